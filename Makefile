@@ -1,0 +1,59 @@
+# modelkit: what you can do here. `make` prints this list.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+MODEL ?= stories
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow lint types contract size docs check clean bench
+
+# print the targets and what they do
+help:
+	@awk '/^# /{text=substr($$0,3)} /^[a-z]+:/{split($$1,name,":"); printf "  make %-10s %s\n", name[1], text}' Makefile
+
+$(BIN)/modelkit: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+# install, convert the embedded model and back, show what each file holds (MODEL=smollm2: a real one)
+demo: $(BIN)/modelkit
+	$(BIN)/python bench/demo.py $(MODEL) demo
+
+# the tests (slow ones and those without their data say that they were skipped)
+test: $(BIN)/modelkit
+	$(BIN)/pytest -q
+
+# every test, also those that take minutes or gigabytes
+slow: $(BIN)/modelkit
+	$(BIN)/pytest -q --slow
+
+# ruff: style and common mistakes
+lint: $(BIN)/modelkit
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy --strict over the package
+types: $(BIN)/modelkit
+	$(BIN)/mypy
+
+# imports go only downward, parts on a shelf do not know each other
+contract: $(BIN)/modelkit
+	$(BIN)/lint-imports
+
+# lines per file and the longest functions; fails past the budgets of docs/design/style.md
+size: $(BIN)/modelkit
+	$(BIN)/python bench/size.py
+
+# write the generated pages; `make check` fails when they are out of date
+docs: $(BIN)/modelkit
+	$(BIN)/python docs/generate.py
+
+# everything that CI runs
+check: lint types contract size
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/pytest -q
+
+# remove what was built
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

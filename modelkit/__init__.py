@@ -1,0 +1,2 @@
+"""modelkit."""
+__version__ = "0.1.0"

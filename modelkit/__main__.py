@@ -1,0 +1,5 @@
+"""`python -m modelkit`."""
+
+from modelkit.cli import main
+
+main()

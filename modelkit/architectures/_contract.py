@@ -1,0 +1,137 @@
+"""What an architecture is: tables of names and functions between its config and each dialect's metadata."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from modelkit.steps import Step
+from modelkit.steps.permute_rope import PermuteRope
+from modelkit.tensors import Shape
+
+Facts = Mapping[str, Any]
+Probe = Callable[[str], "bytes | None"]
+"""Reads the bytes of a small float32 tensor by name; None when it is not there. Plans name what they probed."""
+
+DIALECTS = ("gguf", "huggingface", "llama2c")
+Rows = Literal["", "heads", "kv_heads"]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Hyper-parameters of a decoder, in one set of words for all dialects.
+
+    `rope` is the rotary scaling as Hugging Face writes it ({"rope_type": "llama3", "factor": 8.0, ...}),
+    empty for none. `original` is the config.json as found, {} where there was none.
+    """
+
+    context: int
+    hidden: int
+    feed_forward: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    eps: float
+    theta: float
+    tied: bool
+    rope: Mapping[str, Any] = field(default_factory=dict)
+    window: int | None = None  # positions that a query sees; None = all
+    bias: tuple[str, ...] = ()  # "attention", "mlp": which projections have one
+    name: str = ""
+    original: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The words of a name table's shape column."""
+        return {
+            "vocabulary": self.vocabulary,
+            "hidden": self.hidden,
+            "ff": self.feed_forward,
+            "q": self.heads * self.head_dim,
+            "kv": self.kv_heads * self.head_dim,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a name table: a kind of tensor, `{}` standing for the layer."""
+
+    names: Mapping[str, str]  # by dialect; "" where the dialect has no such tensor
+    shape: tuple[str, ...]
+    rows: Rows  # whose heads the rows belong to, where rotary pairing orders them
+    when: str  # "" always there; else the condition under which it is: "untied", "bias"
+
+    @property
+    def layered(self) -> bool:
+        return "{}" in self.names["gguf"]
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """One dialect's side of the config: `names` finds the family's name in the metadata."""
+
+    names: Callable[[Facts], object]
+    read: Callable[[Facts, Probe], Config]
+    write: Callable[[Config], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A family. `called` are the names that mean it, by dialect; `pairs` the dialects that pair rotary
+    dimensions as neighbours. `derived` are tensors that follow from the config, by dialect: written
+    from it, and left out when read.
+    """
+
+    name: str
+    called: Mapping[str, tuple[str, ...]]
+    table: tuple[Row, ...]
+    dialects: Mapping[str, Codec]
+    pairs: tuple[str, ...] = ()
+    derived: Callable[[Config, str], Mapping[str, tuple[Shape, bytes]]] = lambda config, dialect: {}
+    ignored: tuple[str, ...] = ()  # patterns of tensors that follow from the config
+
+    def find(self, name: str, dialect: str) -> tuple[Row, int | None] | None:
+        """The row of a tensor name, and its layer."""
+        row = self._plain.get((dialect, name))
+        if row is not None:
+            return row, None
+        match = re.search(r"\.(\d+)\.", name)
+        if match is None:
+            return None
+        row = self._plain.get((dialect, f"{name[: match.start()]}.{{}}.{name[match.end() :]}"))
+        return (row, int(match[1])) if row is not None else None
+
+    def is_ignored(self, name: str) -> bool:
+        return any(re.fullmatch(pattern, name) for pattern in self.ignored)
+
+    def steps(self, row: Row, config: Config, source: str, target: str) -> tuple[Step, ...]:
+        """The permutation that this tensor needs between two dialects."""
+        if not row.rows or (source in self.pairs) == (target in self.pairs):
+            return ()
+        return (PermuteRope(config.head_dim, "pairs" if target in self.pairs else "halves"),)
+
+    def expected(self, config: Config) -> Iterator[tuple[Row, int | None]]:
+        """Every tensor that a complete model must have."""
+        for row in self.table:
+            if row.when == "bias" or (row.when == "untied" and config.tied):
+                continue
+            yield from ((row, layer) for layer in range(config.layers)) if row.layered else [(row, None)]
+
+    @cached_property
+    def _plain(self) -> dict[tuple[str, str], Row]:
+        return {(dialect, name): row for row in self.table for dialect, name in row.names.items() if name}
+
+
+def table(text: str) -> tuple[Row, ...]:
+    """Read a name table: gguf | hugging face | llama2.c | shape | rows | when, a line a tensor."""
+    rows = []
+    for line in text.strip().splitlines()[1:]:
+        cells = [cell.strip() for cell in line.split("|")]
+        names = dict(zip(DIALECTS, cells[:3], strict=True))
+        rows.append(Row(names, tuple(cells[3].split()), cells[4], cells[5]))  # type: ignore[arg-type]
+    return tuple(rows)

@@ -1,0 +1,58 @@
+"""The command line: a click group whose commands are the files of `commands/`, each loaded when called."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from modelkit import __version__
+from modelkit.shelf import Shelf
+
+COMMANDS: Shelf[click.Command] = Shelf("modelkit.commands", "command")
+
+
+class Commands(click.Group):
+    """Lists the shelf of commands without importing more than is asked for."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        return COMMANDS[name] if name in COMMANDS else None
+
+
+@click.command(
+    cls=Commands,
+    epilog="""\b
+Exit codes: 0 done and clean, 1 refused, failed or findings, 2 usage, 130 interrupted.
+Example: modelkit convert model/ model.gguf --to q8_0""",
+)
+@click.version_option(__version__, prog_name="modelkit")
+def group() -> None:
+    """The toolkit for model weight files: inspect, convert, quantise."""
+
+
+def foreign_distribution() -> str | None:
+    """The folder of another project's distribution that installs the same package and command, if any."""
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return None
+    for name in names:
+        if name.startswith("modelkit-") and name.endswith((".dist-info", ".egg-info")):
+            return os.path.join(folder, name)
+    return None
+
+
+def main() -> None:
+    """The entry point of the `modelkit` command."""
+    foreign = foreign_distribution()
+    if foreign:
+        sys.stderr.write(
+            f"note: another project named modelkit is installed in the same place ({foreign}) and shares this command\n"
+            "  fix: pip uninstall modelkit, then pip install --force-reinstall modelkit-weights (or use pipx)\n"
+        )
+    group(prog_name="modelkit")

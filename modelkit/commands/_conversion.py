@@ -1,0 +1,82 @@
+"""The body of `convert` and `quantize`: plan, do, report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from modelkit.commands._options import run_safely
+
+
+def run(source: str, destination: str, to: str | None, options: Mapping[str, Any]) -> None:
+    run_safely(lambda: _body(source, destination, to, options))
+
+
+def _body(source: str, destination: str, to: str | None, options: Mapping[str, Any]) -> int:
+    from modelkit.operations import convert as operation
+    from modelkit.report import console, conversion
+    from modelkit.report.progress import progress
+
+    request = operation.Request(
+        source,
+        destination,
+        to,
+        tokenizer=options["tokenizer"],
+        resume=options["resume"],
+        force=options["force"],
+        allow_requantize=options["allow_requantize"],
+        workers=options["workers"],
+        memory=operation.parse_size(options["memory"]),
+    )
+    prepared = operation.prepare(request)
+    if not options["quiet"]:
+        for text in _folded(prepared.notes):
+            console.note(text)
+    if options["plan_only"]:
+        _show_plan(prepared, request.workers, as_json=options["as_json"])
+        return 0
+    operation.check(prepared)
+    try:
+        with progress(Path(destination).name, prepared.plan.layout.size, quiet=options["quiet"]) as bar:
+            result = operation.carry_out(prepared, bar)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; run the same command with --resume to go on\n")
+        return 130
+    if options["receipt"]:
+        _write_receipt(options["receipt"], result)
+    if options["as_json"]:
+        console.document(conversion.result_document(result))
+    elif not options["quiet"]:
+        console.data(conversion.result_lines(result))
+    return 0
+
+
+def _show_plan(prepared: Any, workers: int | None, *, as_json: bool) -> None:
+    from modelkit.operations.estimate import estimate
+    from modelkit.report import console, conversion
+
+    guess = estimate(prepared.plan, str(prepared.destination.path.parent), workers)
+    if as_json:
+        console.document(conversion.plan_document(prepared, guess))
+    else:
+        console.data(conversion.plan_lines(prepared, guess))
+
+
+def _write_receipt(path: str, result: Any) -> None:
+    from modelkit.operations.receipt import receipt
+    from modelkit.sources import explained
+
+    text = json.dumps(receipt(result), indent=2) + "\n"
+    part = Path(path + ".part")
+    with explained(path):
+        part.write_text(text)
+        part.replace(path)
+
+
+def _folded(notes: tuple[str, ...]) -> list[str]:
+    """The first notes in full; a model with hundreds of alike remarks is not scrolled away."""
+    most = 12
+    return [*notes[:most], f"... and {len(notes) - most} more notes"] if len(notes) > most else list(notes)

@@ -1,0 +1,55 @@
+"""What commands share: options, and the one place where errors become words and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from modelkit.errors import ModelkitError
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress and no notes.")
+
+
+def conversion_options(function: C) -> C:
+    """The options that every conversion has."""
+    for option in reversed(
+        (
+            click.option("--tokenizer", metavar="FILE", help="A tokenizer that lies elsewhere (json, model, bin)."),
+            click.option("--plan", "plan_only", is_flag=True, help="Show what would be done; write nothing."),
+            click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped."),
+            click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="Threads. [default: cores]"),
+            click.option("--memory", metavar="SIZE", default="256MiB", show_default=True, help="For work in flight."),
+            click.option("--allow-requantize", is_flag=True, help="Quantise what is quantised already."),
+            click.option("--receipt", metavar="FILE", help="Write digests, versions and verdicts as JSON."),
+            click.option("--force", is_flag=True, help="Replace an existing DST."),
+            quiet_option,
+            json_option,
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def run_safely(work: Callable[[], int]) -> None:
+    """Run a command's body and exit: no traceback for anything that an input or the system can cause."""
+    from modelkit.report import console
+
+    try:
+        code = work()
+    except ModelkitError as problem:
+        console.error(problem)
+        code = problem.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)

@@ -1,0 +1,34 @@
+"""Convert a model into another format or encoding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from modelkit.commands import _conversion
+from modelkit.commands._options import conversion_options
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  modelkit convert model/ model.gguf --to q8_0
+  modelkit convert model.gguf model-hf/ --to bf16
+  modelkit convert model/ model.bin --to llama2c:group=64
+  modelkit convert model.safetensors half.safetensors --to f16 --plan
+
+\b
+Exit codes: 0 done, 1 refused or failed, 2 usage, 130 interrupted."""
+)
+@click.argument("src")
+@click.argument("dst")
+@click.option("--to", metavar="NAME", help="Encoding: f32 f16 bf16 f8_e4m3 f8_e5m2 q8_0 pure:q4_0 llama2c:group=64 ...")
+@conversion_options
+def command(src: str, dst: str, to: str | None, **options: Any) -> None:
+    """Convert SRC into DST; DST's ending chooses the format.
+
+    .safetensors, .gguf, .bin (llama2.c), or a folder when it ends in a slash (Hugging Face). Without
+    --to every tensor keeps its encoding. SRC is never changed, an existing DST is kept unless --force.
+    """
+    _conversion.run(src, dst, to, options)

@@ -1,0 +1,63 @@
+"""Show what a model file or folder holds, from its headers alone."""
+
+from __future__ import annotations
+
+import click
+
+from modelkit.commands._options import json_option, run_safely
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  modelkit inspect model.gguf
+  modelkit inspect model/ --tree
+  modelkit inspect model.gguf --metadata --key tokenizer.chat_template
+  modelkit inspect model.safetensors --top 10 --json
+
+\b
+Exit codes: 0 read and sound, 1 broken or refused, 2 usage."""
+)
+@click.argument("path")
+@click.option("--tree", "view", flag_value="tree", help="Tensors with the layers folded.")
+@click.option("--tensors", "view", flag_value="tensors", help="Every tensor: encoding, shape, place.")
+@click.option("--top", type=click.IntRange(min=1), metavar="N", help="The N largest tensors.")
+@click.option("--metadata", "view", flag_value="metadata", help="All key-values; long arrays by length.")
+@click.option("--key", metavar="K", help="With --metadata: one key, in full.")
+@click.option("--grep", metavar="RE", help="Only names that match.")
+@json_option
+def command(path: str, view: str | None, top: int | None, key: str | None, grep: str | None, as_json: bool) -> None:
+    """Show what PATH holds: format, architecture, parameters, encodings, size, context, health.
+
+    Reads headers only: a model of any size answers at once.
+    """
+    if key is not None:
+        view = "metadata"
+    if top is not None:
+        view = "tensors"
+    run_safely(lambda: _show(path, view, top, key, grep, as_json))
+
+
+def _show(path: str, view: str | None, top: int | None, key: str | None, grep: str | None, as_json: bool) -> int:
+    from modelkit.operations import inspect as operation
+    from modelkit.report import console, inspection
+
+    opened = operation.inspect(path)
+    facts = operation.summary(opened)
+    found: object
+    if view == "tree":
+        branches = operation.tree(opened.model.tensors)
+        found, lines = [operation.asdict(branch) for branch in branches], inspection.tree_lines(branches)
+    elif view == "tensors":
+        found = operation.tensors(opened, grep, top)
+        lines = inspection.tensor_lines(found)
+    elif view == "metadata":
+        pairs = operation.metadata(opened, key, grep)
+        found, lines = pairs, inspection.metadata_lines(pairs, whole=key is not None)
+    else:
+        found, lines = None, inspection.summary_lines(facts)
+    if as_json:
+        console.document({"schema_version": 1, **facts} if view is None else {"schema_version": 1, "path": path, view: found})
+    else:
+        console.data(lines if view is None or facts["health"]["ok"] else lines + inspection.health_lines(facts["health"]))
+    return 0 if facts["health"]["ok"] else 1

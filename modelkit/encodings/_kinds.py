@@ -1,0 +1,181 @@
+"""The kinds of encoding: plain floats, blocks of bytes, and arrays carried without reading them.
+
+A shelf file gives one of these its numbers and two functions; whatever follows from shapes is
+computed here, without data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from modelkit.errors import BadValue, Unsupported
+from modelkit.lazy import np
+from modelkit.tensors import BITS, Part
+
+if TYPE_CHECKING:
+    from modelkit.tensors import F32, Array, Encoding, Kind, Shape
+
+SLAB = 1 << 17
+"""Values worked on at once inside a block encoding: temporaries stay in the processor's cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Float:
+    """One float a value. `exponent` and `mantissa` are their bits.
+
+    `encode` turns float32 into the stored array, `decode` a stored uint8 array into float32.
+    `limit` is the largest float32 that still rounds to a finite value (None: all do); values beyond
+    are refused. `infinity` says whether the format has one.
+    """
+
+    name: str
+    dtype: str
+    exponent: int
+    mantissa: int
+    encode: Callable[[F32], Array]
+    decode: Callable[[Array], F32]
+    ggml: int | None = None
+    limit: float | None = None
+    infinity: bool = True
+    kind: Kind = "float"
+
+    def unit(self, shape: Shape) -> int:
+        return 1
+
+    def misfit(self, shape: Shape) -> str | None:
+        return None
+
+    def parts(self, name: str, shape: Shape) -> tuple[Part, ...]:
+        return (Part(name, self.dtype, shape),)
+
+    def pack(self, values: F32) -> tuple[Array, ...]:
+        self._refuse_overflow(values)
+        return (self.encode(values),)
+
+    def unpack(self, parts: Sequence[Array], shape: Shape) -> F32:
+        return self.decode(parts[0]).reshape(shape)
+
+    def holds(self, other: Encoding) -> bool:
+        if isinstance(other, Float):
+            return self.exponent >= other.exponent and self.mantissa >= other.mantissa
+        return other.kind == "quantised" and self.mantissa >= 23  # decoded values are float32 by definition
+
+    def _refuse_overflow(self, values: F32) -> None:
+        if self.limit is None:
+            return
+        beyond = np.abs(values) > np.float32(self.limit)  # NaN compares false and stays NaN
+        if self.infinity:
+            beyond &= np.isfinite(values)
+        if beyond.any():
+            raise out_of_range(values, beyond, f"{self.name} holds at most {self.limit:,.0f}")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Every `values` numbers of a row become `bytes` bytes, independently of all others.
+
+    `encode` turns float32 [blocks, values] into uint8 [blocks, bytes]; `decode` goes back.
+    Either is None where modelkit cannot do it.
+    """
+
+    name: str
+    values: int
+    bytes: int
+    encode: Callable[[F32], Array] | None
+    decode: Callable[[Array], F32] | None
+    ggml: int | None = None
+    dtype: str | None = None
+    kind: Kind = "quantised"
+
+    def unit(self, shape: Shape) -> int:
+        return self.values
+
+    def misfit(self, shape: Shape) -> str | None:
+        row = shape[-1] if shape else 1
+        return f"a row of {row:,} is no multiple of {self.values}" if row % self.values else None
+
+    def parts(self, name: str, shape: Shape) -> tuple[Part, ...]:
+        return (Part(name, "U8", (*shape[:-1], shape[-1] // self.values * self.bytes)),)
+
+    def pack(self, values: F32) -> tuple[Array, ...]:
+        if self.encode is None:
+            raise Unsupported(f"{self.name} can be read but not written", "choose another encoding for --to")
+        refuse_nonfinite(values, self.name)
+        blocks = values.reshape(-1, self.values)  # (block, value)
+        packed = np.empty((len(blocks), self.bytes), np.uint8)
+        for first in range(0, len(blocks), SLAB // self.values):
+            run = slice(first, first + SLAB // self.values)
+            packed[run] = self.encode(blocks[run])
+        return (packed,)
+
+    def unpack(self, parts: Sequence[Array], shape: Shape) -> F32:
+        if self.decode is None:
+            raise Unsupported(f"{self.name} can be carried but not decoded", "convert from another file of the model")
+        blocks = parts[0].view(np.uint8).reshape(-1, self.bytes)  # (block, byte)
+        values = np.empty((len(blocks), self.values), np.float32)
+        for first in range(0, len(blocks), SLAB // self.values):
+            run = slice(first, first + SLAB // self.values)
+            values[run] = self.decode(blocks[run])
+        return values.reshape(shape)
+
+    def holds(self, other: Encoding) -> bool:
+        return self == other
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Integers, bools and floats that modelkit has no arithmetic for: carried byte for byte."""
+
+    dtype: str
+    ggml: int | None = None
+    kind: Kind = "raw"
+
+    @property
+    def name(self) -> str:
+        return self.dtype.lower()
+
+    def unit(self, shape: Shape) -> int:
+        return 8 // BITS[self.dtype] if BITS[self.dtype] in (1, 2, 4) else (4 if BITS[self.dtype] == 6 else 1)
+
+    def misfit(self, shape: Shape) -> str | None:
+        bits = prod(shape) * BITS[self.dtype]
+        return f"{prod(shape):,} values of {BITS[self.dtype]} bits do not fill whole bytes" if bits % 8 else None
+
+    def parts(self, name: str, shape: Shape) -> tuple[Part, ...]:
+        return (Part(name, self.dtype, shape),)
+
+    def pack(self, values: F32) -> tuple[Array, ...]:
+        raise Unsupported(f"{self.dtype} is carried as it is; nothing can be converted into it")
+
+    def unpack(self, parts: Sequence[Array], shape: Shape) -> F32:
+        raise Unsupported(f"{self.dtype} is carried as it is; it cannot be converted")
+
+    def holds(self, other: Encoding) -> bool:
+        return self == other
+
+
+RAW: Mapping[str, Raw] = {
+    raw.dtype: raw
+    for raw in (
+        Raw("I8", ggml=24), Raw("I16", ggml=25), Raw("I32", ggml=26), Raw("I64", ggml=27),
+        Raw("U8"), Raw("U16"), Raw("U32"), Raw("U64"), Raw("BOOL"), Raw("C64"), Raw("F8_E8M0"),
+        Raw("F8_E4M3FNUZ"), Raw("F8_E5M2FNUZ"), Raw("F6_E2M3"), Raw("F6_E3M2"), Raw("F4"),
+    )
+}  # fmt: skip
+"""What is carried, by safetensors dtype."""
+
+
+def refuse_nonfinite(values: F32, name: str) -> None:
+    """Raise BadValue at the first NaN or infinity: a block scale would spread it over its neighbours."""
+    bad = ~np.isfinite(values)
+    if bad.any():
+        raise out_of_range(values, bad, f"{name} cannot hold it")
+
+
+def out_of_range(values: F32, beyond: Array, why: str) -> BadValue:
+    """The error for the first value marked in `beyond`; `index` counts within this run of values."""
+    index = int(np.flatnonzero(beyond)[0])
+    return BadValue(f"value {float(values.reshape(-1)[index]):g}: {why}", index=index)

@@ -1,0 +1,5 @@
+"""IQ2_S: 2.5625 bits a weight, signed points of a lattice. 82 bytes for 256 values, decoded by the `gguf` package."""
+
+from modelkit.encodings._gguf_package import through_gguf
+
+encoding = through_gguf("iq2_s", values=256, bytes=82, ggml=22)

@@ -1,0 +1,5 @@
+"""IQ2_XS: 2.3125 bits a weight, signed points of a lattice. 74 bytes for 256 values, decoded by the `gguf` package."""
+
+from modelkit.encodings._gguf_package import through_gguf
+
+encoding = through_gguf("iq2_xs", values=256, bytes=74, ggml=17)

@@ -1,0 +1,5 @@
+"""IQ2_XXS: 2.0625 bits a weight, signed points of a lattice. 66 bytes for 256 values, decoded by the `gguf` package."""
+
+from modelkit.encodings._gguf_package import through_gguf
+
+encoding = through_gguf("iq2_xxs", values=256, bytes=66, ggml=16)

@@ -1,0 +1,5 @@
+"""IQ3_XXS: 3.0625 bits a weight, signed points of a lattice. 98 bytes for 256 values, decoded by the `gguf` package."""
+
+from modelkit.encodings._gguf_package import through_gguf
+
+encoding = through_gguf("iq3_xxs", values=256, bytes=98, ggml=18)

@@ -1,0 +1,5 @@
+"""Q1_0: 1.125 bits a weight, signs with one f16 scale. 18 bytes for 128 values, decoded by the `gguf` package."""
+
+from modelkit.encodings._gguf_package import through_gguf
+
+encoding = through_gguf("q1_0", values=128, bytes=18, ggml=41)

@@ -1,0 +1,149 @@
+"""GGUF: typed key-values, tensor infos, then aligned data. Version 3 written, 2 and 3 read, splits too.
+
+    part          bytes
+    head          "GGUF", u32 version, u64 tensor count, u64 key-value count
+    key-value     string key, u32 type, value                          (types in `_gguf_values.py`)
+    tensor info   string name, u32 dimensions, u64 each, u32 type, u64 offset from the start of the data
+    data          begins at a multiple of the alignment (general.alignment, else 32); so does each tensor
+
+Dimensions stand fastest first: a weight [out, in] has dimensions (in, out), and blocks run along `in`.
+A split set is named NAME-00001-of-00003.gguf: every shard has split.no (from 0), split.count and
+split.tensors.count; all other keys are in the first.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping
+
+from modelkit.encodings import by_ggml
+from modelkit.faults import Faults
+from modelkit.formats._contract import Facts, Format
+from modelkit.formats._gguf_header import ALIGNMENT, MAGIC, Header, read_header
+from modelkit.formats._gguf_values import Value, dump, load, text
+from modelkit.sources import Opener, head
+from modelkit.tensors import Encoding, Layout, Model, OutputFile, Span, Tensor
+
+SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
+FILE_TYPES = {
+    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q2_k": 10, "q3_k": 12, "q4_k": 15,
+    "q5_k": 17, "q6_k": 18, "bf16": 32,
+}  # fmt: skip
+"""general.file_type: the encoding that most of the weights have."""
+
+
+def sniff(opener: Opener) -> bool:
+    return head(opener)[:4] == MAGIC
+
+
+def read(opener: Opener, faults: Faults) -> Model | None:
+    main = str(opener.main)
+    names = _split_names(main)
+    first = read_header(opener.open(names[0]), faults) if opener.holds(names[0]) else None
+    if len(names) == 1:
+        return _model([first], faults) if first else None
+    headers = []
+    for name in names:
+        if not opener.holds(name):
+            faults.add("missing-shard", name, f"{main} is one of {len(names)} shards; this one is not there", "download it")
+            continue
+        header = first if name == names[0] else read_header(opener.open(name), faults)
+        if header is not None:
+            _check_split(header, names.index(name), len(names), faults)
+            headers.append(header)
+    return _model(headers, faults) if headers else None
+
+
+def facts(model: Model, opener: Opener) -> Facts:
+    """Every key-value as plain Python values; arrays are loaded."""
+    return {key: load(value, opener.open(value.span.file)) for key, value in model.metadata.items()}
+
+
+def stores(encoding: Encoding) -> bool:
+    return encoding.ggml is not None
+
+
+def layout(model: Model, name: str) -> Layout:
+    """`model.metadata`: key -> plain value, or raw bytes (type number and value) to be carried as they are."""
+    pairs = {key: value for key, value in model.metadata.items() if key not in SPLIT_KEYS}
+    alignment = _alignment(pairs.get("general.alignment"))
+    infos, at, starts = b"", 0, {}
+    for tensor in model.tensors:
+        infos += text(tensor.name) + struct.pack("<I", len(tensor.shape))
+        infos += b"".join(struct.pack("<Q", size) for size in reversed(tensor.shape))
+        infos += struct.pack("<IQ", tensor.encoding.ggml, at)
+        starts[tensor.parts[0].name] = at
+        at += tensor.size + -tensor.size % alignment
+    keys = b"".join(text(key) + (value if isinstance(value, bytes) else dump(value)) for key, value in pairs.items())
+    start = MAGIC + struct.pack("<IQQ", 3, len(model.tensors), len(pairs)) + keys + infos
+    start += bytes(-len(start) % alignment)
+    spans = {part.name: Span(name, len(start) + starts[part.name], part.size) for t in model.tensors for part in t.parts}
+    files = (OutputFile(name, len(start) + at, ((0, start),)),)
+    return Layout(files, Model(model.tensors, spans, model.metadata))
+
+
+def file_type(tensors: tuple[Tensor, ...]) -> int:
+    """The number for general.file_type: the encoding with most values among the matrices."""
+    counts: dict[str, int] = {}
+    for tensor in tensors:
+        if len(tensor.shape) > 1 or len(tensors) == 1:
+            counts[tensor.encoding.name] = counts.get(tensor.encoding.name, 0) + tensor.count
+    most = max(counts, key=lambda name: counts[name], default="f32")
+    return FILE_TYPES.get(most, 1024)  # 1024 = guessed, llama.cpp's own word for "none of these"
+
+
+def _alignment(value: object) -> int:
+    if isinstance(value, bytes):
+        value = struct.unpack_from("<I", value, 4)[0]
+    return value if isinstance(value, int) else ALIGNMENT
+
+
+def _split_names(main: str) -> list[str]:
+    match = SPLIT.fullmatch(main)
+    if match is None or int(match[3]) < 2:
+        return [main]
+    return [f"{match[1]}-{n:05d}-of-{match[3]}.gguf" for n in range(1, int(match[3]) + 1)]
+
+
+def _check_split(header: Header, number: int, count: int, faults: Faults) -> None:
+    for key, expected in (("split.no", number), ("split.count", count)):
+        value = header.values.get(key)
+        if value is None or value.value != expected:
+            found = value.value if value else "absent"
+            fix = "the shards are mixed up: download the set again"
+            faults.add("wrong-shard", header.file, f"{key} is {found}, {expected} expected by its name", fix)
+
+
+def _model(headers: list[Header], faults: Faults) -> Model:
+    types = by_ggml()
+    tensors: list[Tensor] = []
+    spans: dict[str, Span] = {}
+    values: dict[str, Value] = {}
+    for header in headers:
+        for info in header.infos:
+            if info.name in spans:
+                faults.add("duplicate-tensor-name", header.file, f"'{info.name}' is there twice", tensor=info.name)
+                continue
+            encoding = types[info.type]
+            parts = encoding.parts(info.name, info.shape)
+            tensors.append(Tensor(info.name, info.shape, encoding, parts))
+            spans[info.name] = Span(header.file, header.data + info.offset, sum(part.size for part in parts))
+        values = {**header.values, **values}
+    expected = values.get("split.tensors.count")
+    if len(headers) > 1 and expected is not None and expected.value != len(tensors):
+        faults.add("missing-tensor", headers[0].file, f"split.tensors.count is {expected.value}; {len(tensors):,} tensors are there")
+    return Model(tuple(tensors), spans, {key: value for key, value in values.items() if key not in SPLIT_KEYS})
+
+
+def carried(values: Mapping[str, Value], opener: Opener) -> dict[str, object]:
+    """Key-values as raw bytes for `layout`: what one GGUF states, another repeats byte for byte."""
+    raw: dict[str, object] = {}
+    for key, value in values.items():
+        data = opener.open(value.span.file).read(value.span.start, value.span.size)
+        raw[key] = struct.pack("<I", value.kind) + data
+    return raw
+
+
+format = Format("GGUF", "gguf", (".gguf",), sniff, read, facts, stores, layout)

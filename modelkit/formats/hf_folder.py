@@ -1,0 +1,175 @@
+"""Hugging Face folder: config.json, tokenizer files, and safetensors in one file or in indexed shards.
+
+    config.json                        hyper-parameters
+    model.safetensors                  all weights, or
+    model-00001-of-00003.safetensors   shards, and
+    model.safetensors.index.json       {"metadata": {"total_size"}, "weight_map": {tensor: shard}}
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from modelkit.faults import Faults
+from modelkit.formats import _safetensors_header as header
+from modelkit.formats._contract import Facts, Format
+from modelkit.formats._side_files import SIDE_FILES, read_json, side_files
+from modelkit.sources import Opener
+from modelkit.tensors import Encoding, Layout, Model, OutputFile, Span, Tensor
+
+INDEX = "model.safetensors.index.json"
+SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
+LARGEST_SHARD = 5_000_000_000
+"""Bytes of tensors in one file; what the hub's own tools use."""
+
+DOWNLOAD = "download the missing file"
+REWRITE = "convert the folder once more: modelkit writes a right index"
+
+
+def sniff(opener: Opener) -> bool:
+    return opener.main is None and any(name == INDEX or name.endswith(".safetensors") for name in opener.names())
+
+
+def read(opener: Opener, faults: Faults) -> Model | None:
+    config = read_json(opener, "config.json", faults) if opener.holds("config.json") else {}
+    if not isinstance(config, dict):
+        faults.add("config-not-json", "config.json", f"holds {type(config).__name__}, not an object")
+        config = {}
+    names = opener.names()
+    index = _index(opener, faults) if INDEX in names else None
+    shards = _shards(names, index, faults)
+    models: dict[str, Model] = {}
+    for name in shards:
+        if name in names and opener.holds(name):
+            model = header.read(opener.open(name), faults)
+            if model is not None:
+                models[name] = model
+        else:
+            faults.add("missing-shard", name, "named by the index or by the other shards, but not there", DOWNLOAD)
+    if index is not None and shards == sorted(set(index.values())):
+        _check_index(index, models, faults)
+    return _joined(models, config, faults)
+
+
+def facts(model: Model, opener: Opener) -> Facts:
+    """{"config": dict, "files": {name: bytes}, "metadata": {str: str}}."""
+    return {
+        "config": dict(model.metadata["config"]),
+        "files": side_files(opener, SIDE_FILES),
+        "metadata": dict(model.metadata["metadata"]),
+    }
+
+
+def stores(encoding: Encoding) -> bool:
+    return encoding.dtype is not None
+
+
+def layout(model: Model, name: str) -> Layout:
+    """`model.metadata` as `facts` gives it. `name` is not used: the files have fixed names."""
+    groups = _groups(model.tensors)
+    strings = {"format": "pt", **model.metadata.get("metadata", {})}
+    files, spans, weight_map = [], {}, {}
+    for number, group in enumerate(groups, 1):
+        file = "model.safetensors" if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        text, placed, size = header.write(group, strings, file)
+        files.append(OutputFile(file, size, ((0, text),)))
+        spans.update(placed)
+        weight_map.update({part.name: file for tensor in group for part in tensor.parts})
+    if len(groups) > 1:
+        total = sum(span.size for span in spans.values())
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        files.append(_small(INDEX, _json(index)))
+    files.append(_small("config.json", _json(model.metadata["config"])))
+    files += [_small(file, data) for file, data in model.metadata["files"].items()]
+    return Layout(tuple(files), Model(model.tensors, spans, model.metadata))
+
+
+def _index(opener: Opener, faults: Faults) -> dict[str, str] | None:
+    """The weight_map, or None after reporting what is wrong with it."""
+    found = read_json(opener, INDEX, faults)
+    if found is None:
+        return None
+    weight_map = found.get("weight_map") if isinstance(found, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        faults.add("index-not-json", INDEX, "has no weight_map of names to files", REWRITE)
+        return None
+    outside = sorted({file for file in weight_map.values() if not _plain(file)})
+    for file in outside:
+        faults.add("index-path-escapes", INDEX, f"weight_map points to '{file}'", "do not load it: it leaves the folder")
+    return {tensor: file for tensor, file in weight_map.items() if file not in outside}
+
+
+def _plain(file: str) -> bool:
+    return bool(file) and file not in (".", "..") and not re.search(r"[/\\\x00]|^[A-Za-z]:", file)
+
+
+def _shards(names: list[str], index: Mapping[str, str] | None, faults: Faults) -> list[str]:
+    """The weight files to read: those of the index, else the single file, else the numbered ones."""
+    there = [name for name in names if name.endswith(".safetensors")]
+    if index is not None:
+        named = sorted(set(index.values()))
+        if any(name in there for name in named) or not there:
+            return named
+        faults.add("stale-index", INDEX, "none of its shards is here", "delete it", severity="warning")
+    if "model.safetensors" in there:
+        return ["model.safetensors"]
+    numbered = [match for name in there if (match := SHARD.fullmatch(name))]
+    if numbered:
+        stem, _, count = numbered[0].groups()
+        return [f"{stem}-{n:05d}-of-{count}.safetensors" for n in range(1, min(int(count), 99_999) + 1)]
+    return there
+
+
+def _check_index(index: Mapping[str, str], models: Mapping[str, Model], faults: Faults) -> None:
+    where: dict[str, str] = {}
+    for file, model in models.items():
+        where.update({part.name: file for tensor in model.tensors for part in tensor.parts})
+    for tensor, file in index.items():
+        if file in models and where.get(tensor) != file:
+            other = f"; it is in {where[tensor]}" if tensor in where else ""
+            faults.add("index-names-absent-tensor", INDEX, f"puts '{tensor}' in {file}, which lacks it{other}", REWRITE)
+    for tensor, file in where.items():
+        if tensor not in index:
+            faults.add("tensor-not-in-index", INDEX, f"'{tensor}' of {file} is not listed", REWRITE, severity="warning")
+
+
+def _joined(models: Mapping[str, Model], config: dict[str, Any], faults: Faults) -> Model:
+    tensors: list[Tensor] = []
+    spans: dict[str, Span] = {}
+    metadata: dict[str, str] = {}
+    for file, model in models.items():
+        for tensor in model.tensors:
+            if tensor.name in spans:
+                message = f"'{tensor.name}' is also in {spans[tensor.name].file}"
+                faults.add("duplicate-tensor-in-shards", file, message, "keep one of the two", tensor=tensor.name)
+            tensors.append(tensor)
+        spans.update(model.spans)
+        metadata.update(model.metadata)
+    return Model(tuple(tensors), spans, {"config": config, "metadata": metadata})
+
+
+def _groups(tensors: tuple[Tensor, ...]) -> list[list[Tensor]]:
+    """Runs of tensors, each of at most LARGEST_SHARD bytes (a larger tensor stands alone)."""
+    groups: list[list[Tensor]] = [[]]
+    size = 0
+    for tensor in tensors:
+        if groups[-1] and size + tensor.size > LARGEST_SHARD:
+            groups.append([])
+            size = 0
+        groups[-1].append(tensor)
+        size += tensor.size
+    return groups
+
+
+def _small(name: str, data: bytes) -> OutputFile:
+    return OutputFile(name, len(data), ((0, data),))
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+format = Format("Hugging Face folder", "huggingface", ("/",), sniff, read, facts, stores, layout)

@@ -1,0 +1,1 @@
+"""What modelkit does. Each operation is a function of the Python API; commands only call it and report."""

@@ -1,0 +1,187 @@
+"""Convert a model: open, design, place, check, execute, seal.
+
+    >>> from modelkit.operations.convert import convert, Request
+    >>> result = convert(Request("fixtures/stories/model", "out.gguf", to="q8_0"))  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from modelkit.errors import BadRequest, BadValue, BrokenFile, CannotAccess, Refused, Unsupported
+from modelkit.execute import Done, Journal, execute, locked, still_there, work
+from modelkit.operations.design import Design, constant_tensors, design, refuse_requantising, understand
+from modelkit.operations.destination import Destination
+from modelkit.operations.opening import Opened, destination_format, open_model
+from modelkit.operations.receipt import Verdict, fingerprints, verdicts
+from modelkit.operations.translate import metadata
+from modelkit.plan import Plan, make
+from modelkit.recipes import parse
+from modelkit.tensors import Layout, Model, OutputFile
+
+MEMORY = 256 * 2**20
+"""Bytes that jobs in flight may plan to use together, by default."""
+
+Progress = Callable[[int, int], None]
+"""Called with (values done, values in all) after each job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to convert, into what, and how. `to` is what the user types after --to (None = keep encodings)."""
+
+    source: str
+    destination: str
+    to: str | None = None
+    tokenizer: str | None = None
+    resume: bool = False
+    force: bool = False
+    allow_requantize: bool = False
+    workers: int | None = None
+    memory: int = MEMORY
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A conversion that is decided but not begun. Only headers and the plan's probes have been read."""
+
+    request: Request
+    opened: Opened
+    destination: Destination
+    plan: Plan
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A conversion that is done."""
+
+    prepared: Prepared
+    verdicts: tuple[Verdict, ...]
+    resumed: int  # jobs that an earlier run had finished
+
+
+def prepare(request: Request) -> Prepared:
+    """Steps 1 to 3: open, design, place."""
+    target = destination_format(request.destination)
+    choice = parse(request.to)
+    opened = open_model(request.source)
+    known = understand(opened)
+    made = design(opened, known, target, choice)
+    destination = Destination(request.destination)
+    _refuse_empty(opened, made)
+    facts = metadata(opened, known, target, made, request.tokenizer)
+    tensors = (*(way.target for way in made.ways), *constant_tensors(made))
+    assert target.layout is not None  # noqa: S101 - destination_format gives writable formats only
+    layout = _with_constants(target.layout(Model(tensors, {}, facts), destination.name), made)
+    plan = make(made.ways, opened.model, layout, known.probes)
+    if plan.memory > request.memory:
+        made.notes.append(f"one tensor needs {plan.memory:,} bytes at once, more than --memory allows: it runs alone")
+    warnings = (fault.message for fault in opened.faults.found if fault.severity == "warning")
+    return Prepared(request, opened, destination, plan, (*warnings, *made.notes))
+
+
+def check(prepared: Prepared) -> None:
+    """Step 4: free disk, collisions, lossy on lossy."""
+    refuse_requantising(list(prepared.plan.assignments), allowed=prepared.request.allow_requantize)
+    prepared.destination.check(prepared.opened.opener, prepared.plan, force=prepared.request.force)
+
+
+def convert(request: Request, progress: Progress | None = None) -> Result:
+    """All six steps. On failure nothing stands under the destination's name."""
+    prepared = prepare(request)
+    check(prepared)
+    return carry_out(prepared, progress)
+
+
+def carry_out(prepared: Prepared, progress: Progress | None = None) -> Result:
+    """Steps 5 and 6: execute and seal."""
+    destination = prepared.destination
+    lock = destination.journal.with_name(destination.journal.name + ".lock")
+    with locked(lock):
+        try:
+            done, resumed = _execute(prepared, progress)
+            destination.seal(prepared.plan)
+        except (BadValue, BrokenFile, Unsupported):
+            destination.discard()  # running it again would end the same way
+            raise
+        finally:
+            lock.unlink(missing_ok=True)
+    return Result(prepared, verdicts(prepared.plan, done), resumed)
+
+
+def _execute(prepared: Prepared, progress: Progress | None) -> tuple[list[Done], int]:
+    plan, destination, request = prepared.plan, prepared.destination, prepared.request
+    folders = destination.folders(prepared.opened.opener)
+    journal = Journal(destination.journal, plan, fingerprints(prepared.opened))
+    found = journal.resume() if request.resume and destination.journal.exists() else []
+    done = still_there(plan, folders, found) if found and all(p.exists() for p in destination.partials(plan)) else []
+    if not done:
+        destination.discard()
+        journal.begin()
+    destination.prepare(plan, fresh=not done)
+    resumed = len(done)
+    total = sum(work(job) for job in plan.jobs)
+    ready = sum(work(plan.jobs[one.job]) for one in done)
+    sync = destination.partials(plan)
+    with ThreadPoolExecutor(request.workers or os.cpu_count() or 1) as executor:
+        try:
+            for one in execute(plan, folders, executor, request.memory, [d.job for d in done]):
+                done.append(one)
+                journal.keep(one, sync)
+                ready += work(plan.jobs[one.job])
+                if progress:
+                    progress(ready, total)
+        except BadValue as error:
+            raise _placed(error, prepared) from None
+        except (KeyboardInterrupt, CannotAccess):
+            executor.shutdown(cancel_futures=True)
+            journal.flush(sync)  # keep what is done for --resume
+            raise
+    return done, resumed
+
+
+def _placed(error: BadValue, prepared: Prepared) -> BadValue:
+    """Name the tensor and the index that a job's error belongs to."""
+    where = getattr(error, "where", "")
+    return BadValue(f"{prepared.opened.opener.title}: {where}{error.message}", error.fix or "repair the weights, or choose another encoding")
+
+
+def _refuse_empty(opened: Opened, made: Design) -> None:
+    if not made.ways:
+        raise BrokenFile(f"{opened.opener.title}: holds no tensors", "name a file with weights", "no-tensors")
+
+
+def _with_constants(layout: Layout, made: Design) -> Layout:
+    """Write tensors whose bytes are known into the literals of the file that holds them."""
+    if not made.constants:
+        return layout
+    files = []
+    for file in layout.files:
+        extra = [
+            (layout.model.spans[name].start, data)
+            for name, data in made.constants.items()
+            if layout.model.spans[name].file == file.name
+        ]
+        files.append(OutputFile(file.name, file.size, (*file.literals, *extra)))
+    return replace(layout, files=tuple(files))
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `512MiB`, `5GB` or a plain number; raises BadRequest."""
+    units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+    digits = text.strip().rstrip("KMGTBIkmgtbi ")
+    unit = text.strip()[len(digits) :].strip().upper()
+    try:
+        size = int(float(digits) * units[unit])
+    except (ValueError, KeyError, OverflowError):
+        size = 0
+    if size <= 0:
+        raise BadRequest(f"'{text}' is no size", "write it like 512MiB, 5GB or 1000000")
+    return size
+
+
+__all__ = ["Prepared", "Refused", "Request", "Result", "carry_out", "check", "convert", "parse_size", "prepare"]

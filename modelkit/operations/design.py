@@ -1,0 +1,192 @@
+"""From a source model to the target's tensors: names, steps, encodings, and what follows from the config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from modelkit.architectures import recognise
+from modelkit.architectures._contract import Architecture, Config
+from modelkit.encodings import ENCODINGS
+from modelkit.encodings.llama2c import Llama2c
+from modelkit.errors import BrokenFile, Refused, Unsupported
+from modelkit.formats import Format
+from modelkit.operations.opening import Opened
+from modelkit.plan import Assignment
+from modelkit.recipes import Choice
+from modelkit.steps import Step
+from modelkit.tensors import Encoding, Tensor
+
+LARGEST_PROBE = 65_536  # bytes; rope_freqs has at most some hundred float32
+
+
+@dataclass(frozen=True, slots=True)
+class Understanding:
+    """What is known of the source beyond its tensors: its family and config, None where unknown."""
+
+    facts: Mapping[str, Any]
+    architecture: Architecture | None
+    config: Config | None
+    probes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Design:
+    """Every tensor's way, tensors that follow from the config, and what should be said about it."""
+
+    ways: list[Assignment] = field(default_factory=list)
+    constants: dict[str, bytes] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def understand(opened: Opened) -> Understanding:
+    """Recognise the architecture and read its config; an unknown one is no error here."""
+    facts = opened.format.facts(opened.model, opened.opener)
+    dialect = opened.format.dialect
+    architecture = recognise(dialect, facts)
+    if architecture is None:
+        return Understanding(facts, None, None)
+    probes: list[str] = []
+
+    def probe(name: str) -> bytes | None:
+        span = opened.model.spans.get(name)
+        if span is None or span.size > LARGEST_PROBE:
+            return None
+        probes.append(name)
+        return opened.opener.open(span.file).read(span.start, span.size)
+
+    config = architecture.dialects[dialect].read(facts, probe)
+    return Understanding(facts, architecture, _with_tensors(config, opened, architecture), tuple(probes))
+
+
+def _with_tensors(config: Config, opened: Opened, architecture: Architecture) -> Config:
+    """What the tensors themselves say better than the metadata: rows of the embedding, head, biases."""
+    if opened.format.dialect != "gguf":
+        return config
+    shapes = {tensor.name: tensor.shape for tensor in opened.model.tensors}
+    embedding = shapes.get("token_embd.weight", (config.vocabulary,))
+    biases = {"attention": "blk.0.attn_q.bias", "mlp": "blk.0.ffn_gate.bias"}
+    return replace(
+        config,
+        vocabulary=embedding[0],
+        tied="output.weight" not in shapes,
+        bias=tuple(kind for kind, name in biases.items() if name in shapes),
+    )
+
+
+def design(opened: Opened, known: Understanding, target: Format, choice: Choice) -> Design:
+    """Decide each tensor's target. Raises Unsupported or BrokenFile where a name or a shape does not fit."""
+    made = Design()
+    choose = choice.chooser(target, opened.model.tensors, _widened(known))
+    source, dialect = opened.format.dialect, target.dialect
+    translated = known.architecture is not None and source != dialect
+    for tensor in opened.model.tensors:
+        name, steps = tensor.name, ()
+        if translated:
+            found = _translated(tensor, known, source, dialect, made)
+            if found is None:
+                continue
+            name, steps = found
+        chosen = choose(tensor)
+        encoding = _group_that_divides(chosen.encoding, known.config)
+        if encoding.name.startswith("f8_") and known.architecture is not None and len(tensor.shape) < 2:
+            encoding = tensor.encoding  # norms of a known family keep their precision
+        shape = tensor.shape
+        parts = encoding.parts(name, shape)
+        made.ways.append(Assignment(tensor, Tensor(name, shape, encoding, parts), steps, chosen.why))
+    if translated:
+        _check_complete(opened, known, source)
+        _add_derived(made, known, dialect)
+    if source != dialect and known.architecture is None:
+        _name_unknown(made, opened, known, dialect)
+    return made
+
+
+def _translated(tensor: Tensor, known: Understanding, source: str, target: str, made: Design) -> tuple[str, tuple[Step, ...]] | None:
+    """The tensor's new name and steps; None for one that is left out, with a note."""
+    architecture, config = known.architecture, known.config
+    assert architecture is not None and config is not None  # noqa: S101, PT018 - translated only then
+    if architecture.is_ignored(tensor.name):
+        made.notes.append(f"'{tensor.name}' follows from the config: it is computed, not copied")
+        return None
+    found = architecture.find(tensor.name, source)
+    if found is None:
+        fix = "convert to a .safetensors file, which carries any name"
+        raise Unsupported(f"'{tensor.name}' is no tensor of {architecture.name}: it has no name in {target}", fix)
+    row, layer = found
+    if row.when == "untied" and config.tied:
+        made.notes.append(f"'{tensor.name}' is left out: the config ties it to the embedding")
+        return None
+    name = row.names[target]
+    if not name:
+        raise Unsupported(f"'{tensor.name}' has no place in {target}", "convert to GGUF or a Hugging Face folder")
+    expected = tuple(config.sizes[word] for word in row.shape)
+    if tensor.shape != expected:
+        message = f"'{tensor.name}' has shape {list(tensor.shape)}; the config implies {list(expected)}"
+        raise BrokenFile(message, "config and weights do not belong together: fetch both again", "config-shape-mismatch")
+    return name.format(layer), architecture.steps(row, config, source, target)
+
+
+def _check_complete(opened: Opened, known: Understanding, source: str) -> None:
+    assert known.architecture is not None and known.config is not None  # noqa: S101, PT018
+    there = {tensor.name for tensor in opened.model.tensors}
+    for row, layer in known.architecture.expected(known.config):
+        name = row.names[source].format(layer)
+        if name not in there:
+            fix = "the model is incomplete: fetch all of its files (a single shard cannot be converted)"
+            raise BrokenFile(f"{opened.opener.title}: '{name}' is missing", fix, "missing-tensor")
+
+
+def _add_derived(made: Design, known: Understanding, dialect: str) -> None:
+    assert known.architecture is not None and known.config is not None  # noqa: S101, PT018
+    for name, (_, data) in known.architecture.derived(known.config, dialect).items():
+        made.constants[name] = data
+        made.notes.append(f"'{name}' is made from the config")
+
+
+def constant_tensors(made: Design) -> list[Tensor]:
+    """The tensors whose bytes are known already: float32 vectors."""
+    f32 = ENCODINGS["f32"]
+    return [Tensor(name, (len(data) // 4,), f32, f32.parts(name, (len(data) // 4,))) for name, data in made.constants.items()]
+
+
+def _name_unknown(made: Design, opened: Opened, known: Understanding, dialect: str) -> None:
+    """Names of an unknown family are carried; what cannot be done without knowing it is refused."""
+    facts = known.facts
+    config = facts.get("config")
+    family = facts.get("general.architecture") or (config.get("model_type") if isinstance(config, dict) else None)
+    called = f"architecture '{family}' is not known" if family else "the architecture is not stated"
+    if dialect == "llama2c":
+        raise Unsupported(f"{opened.opener.title}: unsupported architecture {family or 'unknown'}: {called}", "llama2.c holds Llamas only")
+    if dialect == "gguf":
+        made.notes.append(f"{called}: names are carried and no engine will load this GGUF")
+    else:
+        made.notes.append(f"{called}: names are carried as they are")
+
+
+def _widened(known: Understanding) -> Encoding | None:
+    name = known.facts.get("modelkit.widened")
+    return ENCODINGS[name] if isinstance(name, str) and name in ("bf16", "f16") else None
+
+
+def _group_that_divides(encoding: Encoding, config: Config | None) -> Encoding:
+    """llama2.c halves the group until it divides the model's width."""
+    if not isinstance(encoding, Llama2c) or config is None:
+        return encoding
+    group = encoding.group
+    while config.hidden % group:
+        group //= 2
+    return Llama2c(group) if group != encoding.group else encoding
+
+
+def refuse_requantising(ways: list[Assignment], *, allowed: bool) -> None:
+    """Quantised weights go into another lossy encoding only when that was asked for."""
+    found = [way for way in ways if way.expectation == "REQUANTISED"]
+    if found and not allowed:
+        first = found[0]
+        message = (
+            f"{len(found)} quantised tensors would be quantised again "
+            f"(REQUANTISED: '{first.source.name}' {first.source.encoding.name} -> {first.target.encoding.name})"
+        )
+        raise Refused(message, "convert from the unquantised model, or accept the loss with --allow-requantize")

@@ -1,0 +1,136 @@
+"""Where an output is built: under `.part` names, renamed when it is whole, never half under a final name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from modelkit.errors import CannotAccess, Refused
+from modelkit.execute import Folders, fsync, write_at
+from modelkit.plan import Plan
+from modelkit.sources import Disk, explained
+
+
+class Destination:
+    """A file (with companions) or a folder, its `.part` twin, journal and lock."""
+
+    def __init__(self, text: str) -> None:
+        self.folder = text.endswith(("/", os.sep))
+        self.path = Path(text)
+        self.part = self.path.with_name(self.path.name + ".part")
+        self.journal = self.path.with_name(self.path.name + ".journal")
+        self.old = self.path.with_name(self.path.name + ".old")
+        self._made: list[Path] = []
+
+    @property
+    def name(self) -> str:
+        """What the main file is called inside the layout."""
+        return self.path.name
+
+    def folders(self, source: Disk) -> Folders:
+        if self.folder:
+            return Folders(str(source.root), str(self.part))
+        return Folders(str(source.root), str(self.path.parent), ".part")
+
+    def final(self, file: str) -> Path:
+        return self.path / file if self.folder else self.path.with_name(file)
+
+    def partial(self, file: str) -> Path:
+        return self.part / file if self.folder else self.path.with_name(file + ".part")
+
+    def check(self, source: Disk, plan: Plan, *, force: bool) -> None:
+        """Refuse what would overwrite, what cannot be written, and what does not fit."""
+        parent = self.path.parent
+        if not parent.is_dir():
+            raise CannotAccess(f"{parent}: no such folder", "make it first")
+        if not os.access(parent, os.W_OK):
+            raise CannotAccess(f"{parent}: cannot be written", "choose a folder that you may write to")
+        for taken in [self.path, *(self.final(file.name) for file in plan.layout.files)]:
+            if os.path.lexists(taken):
+                self._refuse_source(source, taken)
+                if not force:
+                    raise Refused(f"{taken}: is there already", "choose another name, or replace it with --force")
+        if self.path.exists() and self.folder != self.path.is_dir():
+            kinds = ("a file", "a folder") if self.folder else ("a folder", "a file")
+            raise Refused(f"{self.path}: is {kinds[0]}, {kinds[1]} was asked for", "choose another name")
+        self._check_space(plan)
+
+    def _refuse_source(self, source: Disk, taken: Path) -> None:
+        """The source may not be the destination, nor lie in a folder that is replaced."""
+        origin = source.path.resolve()
+        target = taken.resolve()
+        if origin == target or (taken.exists() and os.path.samefile(source.path, taken)):
+            raise Refused(f"{taken}: is the source itself", "choose another destination")
+        if self.folder and target == self.path.resolve() and origin.is_relative_to(target):
+            raise Refused(f"{taken}: holds the source", "choose another destination")
+
+    def _check_space(self, plan: Plan) -> None:
+        held = sum(_allocated(self.partial(file.name)) for file in plan.layout.files)
+        free = shutil.disk_usage(self.path.parent).free
+        missing = plan.layout.size - held - free
+        if missing > 0:
+            message = f"{self.path.parent}: {plan.layout.size:,} bytes are needed, {free:,} are free ({missing:,} missing)"
+            raise CannotAccess(message, "free some space or choose another disk")
+
+    def discard(self) -> None:
+        """Remove what an unfinished run left."""
+        if self.folder and self.part.is_dir():
+            shutil.rmtree(self.part)
+        for path in [*self._made, self.part, self.journal]:
+            if path.is_file():
+                path.unlink()
+        self._made.clear()
+
+    def prepare(self, plan: Plan, *, fresh: bool) -> None:
+        """Make every output file at its final size, with the bytes that are known already."""
+        if self.folder:
+            with explained(self.part):
+                self.part.mkdir(exist_ok=not fresh)
+        for file in plan.layout.files:
+            path = self.partial(file.name)
+            self._made.append(path)
+            with explained(path):
+                flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if fresh else 0) | getattr(os, "O_BINARY", 0)
+                opened = os.open(path, flags, 0o644)
+                try:
+                    os.truncate(opened if os.truncate in os.supports_fd else path, file.size)
+                    for start, data in file.literals:
+                        write_at(opened, start, memoryview(data))
+                finally:
+                    os.close(opened)
+
+    def partials(self, plan: Plan) -> list[Path]:
+        return [self.partial(file.name) for file in plan.layout.files]
+
+    def seal(self, plan: Plan) -> None:
+        """Sync everything, then rename: the main file last, a folder whole; the old one goes last of all."""
+        for path in self.partials(plan):
+            fsync(path)
+        if self.folder:
+            fsync(self.part)
+            replaced = self.path.exists()
+            with explained(self.path):
+                if replaced:
+                    if self.old.exists():
+                        shutil.rmtree(self.old)
+                    self.path.rename(self.old)
+                self.part.rename(self.path)
+            fsync(self.path.parent)
+            if replaced:
+                shutil.rmtree(self.old)
+        else:
+            for file in reversed(plan.layout.files):
+                with explained(self.final(file.name)):
+                    os.replace(self.partial(file.name), self.final(file.name))
+            fsync(self.path.parent)
+        self.journal.unlink(missing_ok=True)
+
+
+def _allocated(path: Path) -> int:
+    """Bytes that a partial file holds on disk already."""
+    try:
+        state = path.stat()
+    except OSError:
+        return 0
+    return min(getattr(state, "st_blocks", 0) * 512, state.st_size)

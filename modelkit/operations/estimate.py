@@ -1,0 +1,60 @@
+"""How long a plan will take: each kind of job is timed on a small seeded sample before any data is read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from math import prod
+
+from modelkit.lazy import np
+from modelkit.plan import Job, Plan
+from modelkit.tensors import Encoding
+
+SAMPLE = 1 << 18  # values; large enough that a call's own cost does not count
+DISK = 500_000_000  # bytes a second that an ordinary disk writes; stated with the estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """`free` is disk space at the destination in bytes; `basis` says what the seconds rest on."""
+
+    seconds: float
+    free: int
+    basis: str
+
+
+def estimate(plan: Plan, folder: str, workers: int | None) -> Estimate:
+    threads = workers or os.cpu_count() or 1
+    rates: dict[tuple[str, str], float] = {}
+    computing = 0.0
+    for job in plan.jobs:
+        if job.copies:
+            continue
+        pair = (job.source.name, job.target.name)
+        if pair not in rates:
+            rates[pair] = _seconds_a_value(job)
+        computing += prod(job.shape) * rates[pair]
+    moving = plan.layout.size / DISK
+    basis = f"{len(rates)} kinds of work timed on samples, {threads} threads, a disk of {DISK // 10**6} MB/s assumed"
+    return Estimate(max(computing / threads, moving), shutil.disk_usage(folder).free, basis)
+
+
+def _seconds_a_value(job: Job) -> float:
+    unit = job.source.unit(job.shape) * job.target.unit(job.shape)
+    count = max(unit, SAMPLE // unit * unit)
+    values = np.random.default_rng(0).standard_normal(count, dtype=np.float32)
+    stored = _stored(job.source, values)
+    began = time.perf_counter()
+    unpacked = job.source.unpack(stored, (count,))
+    packed = job.target.pack(np.clip(np.nan_to_num(unpacked), -1, 1))
+    job.target.unpack([part.reshape(-1).view(np.uint8) for part in packed], (count,))
+    return (time.perf_counter() - began) / count
+
+
+def _stored(encoding: Encoding, values: object) -> list[object]:
+    """Bytes to decode: packed values, or zeros for an encoding that is only read."""
+    if getattr(encoding, "encode", encoding) is not None:
+        return [part.reshape(-1).view(np.uint8) for part in encoding.pack(values)]  # type: ignore[arg-type]
+    return [np.zeros(part.size, np.uint8) for part in encoding.parts("sample", np.shape(values))]

@@ -1,0 +1,185 @@
+"""Metadata and tokenizer from one dialect into another: what the target's engine needs to load the model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from modelkit.architectures._gguf import KEPT_CONFIG
+from modelkit.errors import Unsupported
+from modelkit.formats import Format
+from modelkit.formats.gguf import carried, file_type
+from modelkit.operations.design import Design, Understanding
+from modelkit.operations.opening import Opened
+from modelkit.plan import Assignment
+from modelkit.sources import Disk, explained
+from modelkit.tensors import Tensor
+from modelkit.tokenizers import Vocabulary, gguf_keys, tokenizer_bin, tokenizer_json
+
+KEPT_FILES = "modelkit.huggingface.file."
+"""GGUF keys under which a folder's small text files are kept, so that our own round trip loses nothing."""
+
+TEXT_FILES = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "f64": "float64"}
+QUANTISATION_VERSION = 2  # of the ggml block layouts
+
+
+def metadata(
+    opened: Opened, known: Understanding, target: Format, made: Design, tokenizer: str | None
+) -> dict[str, Any]:
+    """What `target.layout` writes beside the tensors, in the target's own words. Adds notes to the design."""
+    targets = [way.target for way in made.ways]
+    vocabulary = _vocabulary(opened, known, tokenizer, made)
+    write = {"gguf": _for_gguf, "huggingface": _for_huggingface, "llama2c": _for_llama2c}[target.dialect]
+    return write(opened, known, made, targets, vocabulary)
+
+
+def _vocabulary(opened: Opened, known: Understanding, tokenizer: str | None, made: Design) -> Vocabulary | None:
+    """The tokenizer of the source, or of `--tokenizer FILE`; None when there is none that modelkit knows."""
+    facts, dialect = known.facts, opened.format.dialect
+    rows = known.config.vocabulary if known.config else 0
+    try:
+        if tokenizer is not None:
+            return read_tokenizer(tokenizer, rows)
+        if dialect == "gguf":
+            return gguf_keys.read(facts)
+        if dialect == "llama2c":
+            return tokenizer_bin.read(facts["tokenizer"], rows) if facts["tokenizer"] else None
+        files = facts["files"]
+        if "tokenizer.json" in files or "tokenizer.model" in files:
+            config = json.dumps(facts["config"]).encode()
+            return tokenizer_json.read({**files, "config.json": config})
+    except Unsupported as error:
+        if tokenizer is not None:
+            raise
+        made.notes.append(f"the tokenizer is left out: {error.message}")
+    return None
+
+
+def read_tokenizer(path: str, rows: int) -> Vocabulary:
+    """A tokenizer.json, tokenizer.model or llama2.c tokenizer.bin, or a folder that holds one."""
+    if os.path.isdir(path):
+        with explained(path):
+            files = {entry.name: Path(entry.path).read_bytes() for entry in os.scandir(path) if entry.name in _SMALL}
+        return tokenizer_json.read(files)
+    opener = Disk(path)
+    source = opener.open(str(opener.main))
+    data = source.read(0, source.size)
+    if data.lstrip()[:1] == b"{":
+        beside = {name: Path(opener.root / name).read_bytes() for name in TEXT_FILES if opener.holds(name)}
+        return tokenizer_json.read({**beside, "tokenizer.json": data})
+    if path.endswith(".model"):
+        return tokenizer_json.read({"tokenizer.model": data})
+    return tokenizer_bin.read(data, rows)
+
+
+_SMALL = ("tokenizer.json", "tokenizer.model", *TEXT_FILES)
+
+
+def _for_gguf(
+    opened: Opened, known: Understanding, made: Design, targets: list[Tensor], vocabulary: Vocabulary | None
+) -> dict[str, Any]:
+    if opened.format.dialect == "gguf":
+        keys = carried(opened.model.metadata, opened.opener)
+    elif known.config is not None and known.architecture is not None:
+        config = replace(known.config, name=known.config.name or _title(opened))
+        keys = known.architecture.dialects["gguf"].write(config)
+        keys |= _kept_files(known.facts)
+        widened = {way.source.encoding.name for way in made.ways if way.why == "vectors are f32 in GGUF"} & {"bf16", "f16"}
+        if len(widened) == 1:
+            keys["modelkit.widened"] = widened.pop()
+        if vocabulary is None:
+            made.notes.append("no tokenizer was found: engines cannot run text with this GGUF (bring one with --tokenizer)")
+    else:
+        keys = {"general.architecture": "unknown", "general.type": "model", "general.name": _title(opened)}
+        if known.facts.get("config"):
+            keys[KEPT_CONFIG] = json.dumps(known.facts["config"], separators=(",", ":"), ensure_ascii=False)
+        keys |= _kept_files(known.facts)
+    keys["general.file_type"] = file_type(tuple(targets))
+    keys.setdefault("general.quantization_version", QUANTISATION_VERSION)
+    if vocabulary is not None and opened.format.dialect != "gguf":
+        rows = known.config.vocabulary if known.config else len(vocabulary.tokens)
+        keys |= gguf_keys.write(vocabulary.padded(rows))
+    return keys
+
+
+def _kept_files(facts: Mapping[str, Any]) -> dict[str, str]:
+    files: Mapping[str, bytes] = facts.get("files", {})
+    return {KEPT_FILES + name: files[name].decode("utf-8", "replace") for name in TEXT_FILES if name in files}
+
+
+def _for_huggingface(
+    opened: Opened, known: Understanding, made: Design, targets: list[Tensor], vocabulary: Vocabulary | None
+) -> dict[str, Any]:
+    facts = known.facts
+    if opened.format.dialect == "huggingface":
+        config, files = dict(facts["config"]), dict(facts["files"])
+        metadata = {key: value for key, value in facts["metadata"].items() if key != "modelkit.config"}
+    else:
+        metadata = {}
+        config = _config(known)
+        files = {key.removeprefix(KEPT_FILES): str(text).encode() for key, text in facts.items() if key.startswith(KEPT_FILES)}
+        files = {name: data for name, data in files.items() if name in TEXT_FILES}
+        if opened.format.dialect == "llama2c":
+            made.notes.append("llama2.c does not store rms eps and rope theta: 1e-5 and 10000, as its programs have them")
+    if config:
+        config = _with_dtype(config, made.ways)
+    if vocabulary is not None and opened.format.dialect != "huggingface":
+        files = _tokenizer_files(vocabulary, made) | files
+        config |= {k: v for k, v in (("bos_token_id", vocabulary.bos), ("eos_token_id", vocabulary.eos)) if v is not None and k not in config}
+    return {"config": config, "files": files, "metadata": metadata}
+
+
+def _config(known: Understanding) -> dict[str, Any]:
+    if known.config is not None and known.architecture is not None:
+        written: dict[str, Any] = known.architecture.dialects["huggingface"].write(known.config)["config"]
+        return dict(written)
+    kept = known.facts.get(KEPT_CONFIG)
+    return dict(json.loads(kept)) if isinstance(kept, str) else {}
+
+
+def _tokenizer_files(vocabulary: Vocabulary, made: Design) -> dict[str, bytes]:
+    try:
+        return tokenizer_json.write(vocabulary)
+    except Unsupported as error:
+        made.notes.append(f"the tokenizer is left out: {error.message}")
+        return {}
+
+
+def _with_dtype(config: dict[str, Any], ways: list[Assignment]) -> dict[str, Any]:
+    """Say the dtype that most of the weights have now; a quantisation that is gone is no longer claimed."""
+    sizes: dict[str, int] = {}
+    for way in ways:
+        sizes[way.target.encoding.name] = sizes.get(way.target.encoding.name, 0) + way.target.count
+    most = max(sizes, key=lambda name: sizes[name], default="")
+    if most in DTYPES:
+        key = "dtype" if "dtype" in config and "torch_dtype" not in config else "torch_dtype"
+        config = {**config, key: DTYPES[most]}
+    return config
+
+
+def _for_llama2c(
+    opened: Opened, known: Understanding, made: Design, targets: list[Tensor], vocabulary: Vocabulary | None
+) -> dict[str, Any]:
+    if known.config is None or known.architecture is None:
+        raise Unsupported("llama2.c needs the hyper-parameters of a Llama", "convert from a folder with its config.json")
+    fields = known.architecture.dialects["llama2c"].write(known.config)
+    tokenizer = known.facts.get("tokenizer") if opened.format.dialect == "llama2c" else None
+    if vocabulary is not None and not tokenizer:
+        try:
+            tokenizer = tokenizer_bin.write(vocabulary.padded(known.config.vocabulary))
+        except Unsupported as error:
+            made.notes.append(f"no tokenizer.bin is written: {error.message}")
+    if sum(tensor.count for tensor in targets) > 2**31:
+        made.notes.append("more than 2^31 weights: run.c counts in 32 bits and cannot read this file")
+    return {**fields, "tokenizer": tokenizer}
+
+
+def _title(opened: Opened) -> str:
+    return Path(opened.opener.title).resolve().name.removesuffix(".safetensors").removesuffix(".bin")
+
+

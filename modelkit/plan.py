@@ -1,0 +1,180 @@
+"""Decide every byte of the output before any tensor data is read.
+
+An Assignment says what becomes of one tensor; `make` cuts all of them into jobs of bounded size, each
+with the exact spans that it reads and writes. A job is a small frozen value: it can be pickled, run in
+any order, on any executor, and run twice without harm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import lcm, prod
+from typing import Any, Literal
+
+from modelkit.steps import Step
+from modelkit.tensors import Encoding, Layout, Model, Shape, Span, Tensor
+
+TILE = 4 * 2**20
+"""Values worked on at once: 16 MiB of float32, large enough to keep threads busy."""
+
+COPY = 16 * 2**20
+"""Bytes moved at once where nothing is computed."""
+
+Expectation = Literal["EXACT", "ROUNDED", "QUANTISED", "REQUANTISED"]
+ORDER: tuple[Expectation, ...] = ("EXACT", "ROUNDED", "QUANTISED", "REQUANTISED")
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One tensor's way: from `source` through `steps` to `target`; `why` explains an unasked encoding."""
+
+    source: Tensor
+    target: Tensor
+    steps: tuple[Step, ...] = ()
+    why: str = ""
+
+    @property
+    def expectation(self) -> Expectation:
+        """The worst verdict that the encodings allow."""
+        return expect(self.source.encoding, self.target.encoding)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Make one run of one output tensor. `shape` is the run's: rows and columns, or a count of values."""
+
+    tensor: int  # position in Plan.assignments
+    first: int  # its first value within the tensor
+    shape: Shape
+    source: Encoding
+    target: Encoding
+    steps: tuple[Step, ...]
+    reads: tuple[Span, ...]
+    writes: tuple[Span, ...]
+
+    @property
+    def copies(self) -> bool:
+        """Bytes move as they are, at most in another order of rows."""
+        return self.source == self.target
+
+    @property
+    def memory(self) -> int:
+        """Bytes in use while it runs: what is read and written, and for arithmetic four float32 arrays."""
+        stored = sum(span.size for span in (*self.reads, *self.writes))
+        return stored if self.copies else stored + 4 * 4 * prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The whole conversion, known to the byte. `probes` names the small reads of data that decided something."""
+
+    assignments: tuple[Assignment, ...]
+    layout: Layout
+    jobs: tuple[Job, ...]
+    probes: tuple[str, ...] = ()
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the largest job needs."""
+        return max((job.memory for job in self.jobs), default=0)
+
+    @property
+    def digest(self) -> str:
+        """sha256 over everything that decides the output's bytes, but the data."""
+        state = hashlib.sha256()
+        for file in self.layout.files:
+            state.update(f"{file.name} {file.size}\n".encode("utf-8", "surrogateescape"))
+            for start, data in file.literals:
+                state.update(f"{start} {hashlib.sha256(data).hexdigest()}\n".encode())
+        for job in self.jobs:
+            words = (job.source.name, job.target.name, job.steps, job.first, job.shape, job.reads, job.writes)
+            state.update(f"{words}\n".encode("utf-8", "surrogateescape"))
+        return state.hexdigest()
+
+    def counts(self) -> dict[Expectation, int]:
+        found = [assignment.expectation for assignment in self.assignments]
+        return {verdict: found.count(verdict) for verdict in ORDER if verdict in found}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "digest": self.digest,
+            "output_bytes": self.layout.size,
+            "files": [{"name": file.name, "bytes": file.size} for file in self.layout.files],
+            "jobs": len(self.jobs),
+            "job_memory_bytes": self.memory,
+            "probes": list(self.probes),
+            "verdicts_at_worst": self.counts(),
+            "tensors": [
+                {
+                    "name": way.target.name,
+                    "source_name": way.source.name,
+                    "shape": list(way.target.shape),
+                    "from": way.source.encoding.name,
+                    "to": way.target.encoding.name,
+                    "bytes": way.target.size,
+                    "verdict_at_worst": way.expectation,
+                    "steps": [type(step).__name__ for step in way.steps],
+                    "why": way.why,
+                }
+                for way in self.assignments
+            ],
+        }
+
+
+def expect(source: Encoding, target: Encoding) -> Expectation:
+    """The worst that can happen to real values between two encodings."""
+    if source == target or target.holds(source):
+        return "EXACT"
+    if target.kind == "float":
+        return "ROUNDED"
+    return "REQUANTISED" if source.kind == "quantised" else "QUANTISED"
+
+
+def make(assignments: Sequence[Assignment], source: Model, layout: Layout, probes: Sequence[str] = ()) -> Plan:
+    """Cut the work into jobs. Spans of the source come from its Model, those of the target from its Layout."""
+    jobs: list[Job] = []
+    for number, way in enumerate(assignments):
+        jobs += _jobs(number, way, source.spans, layout.model.spans)
+    return Plan(tuple(assignments), layout, tuple(jobs), tuple(probes))
+
+
+def _jobs(number: int, way: Assignment, reads: Mapping[str, Span], writes: Mapping[str, Span]) -> Iterator[Job]:
+    total = way.source.count
+    columns = way.source.shape[-1] if len(way.source.shape) > 1 else (1 if way.steps else total)
+    for first, count in tiles(total, columns, _unit(way, columns), _limit(way)):
+        shape = (count // columns, columns) if count % columns == 0 else (count,)
+        yield Job(
+            number, first, shape, way.source.encoding, way.target.encoding, way.steps,
+            _cut(way.source, reads, first, count), _cut(way.target, writes, first, count),
+        )  # fmt: skip
+
+
+def _unit(way: Assignment, columns: int) -> int:
+    """Values that must stay together: blocks of both encodings, and whole heads where rows move."""
+    blocks = lcm(way.source.encoding.unit(way.source.shape), way.target.encoding.unit(way.target.shape))
+    return lcm(blocks, *(step.rows * columns for step in way.steps))
+
+
+def _limit(way: Assignment) -> int:
+    if way.source.encoding != way.target.encoding:
+        return TILE
+    return max(1, COPY * way.source.count // max(1, way.source.size))
+
+
+def tiles(total: int, columns: int, unit: int, limit: int) -> Iterator[tuple[int, int]]:
+    """(first, count) runs of at most `limit` values (one unit at least), whole rows where they fit."""
+    whole = lcm(unit, max(columns, 1))
+    step = limit // whole * whole or limit // unit * unit or unit
+    for first in range(0, total, step):
+        yield first, min(step, total - first)
+
+
+def _cut(tensor: Tensor, spans: Mapping[str, Span], first: int, count: int) -> tuple[Span, ...]:
+    return tuple(spans[part.name].cut(first, count, tensor.count) for part in tensor.parts)
+
+
+def worst(verdicts: Iterable[Expectation]) -> Expectation:
+    return max(verdicts, key=ORDER.index, default="EXACT")

@@ -1,0 +1,1 @@
+"""The only code that prints: words for people on a terminal, JSON for programs."""

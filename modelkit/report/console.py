@@ -1,0 +1,55 @@
+"""Write to the terminal: data on stdout, messages on stderr, colour only where it is wanted."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from typing import IO, Any
+
+from modelkit.errors import ModelkitError
+from modelkit.report.text import escape
+
+RED, YELLOW, DIM, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
+
+
+def colourful(stream: IO[str]) -> bool:
+    """Whether colour is welcome: a terminal, no NO_COLOR, not TERM=dumb; FORCE_COLOR overrides."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def data(lines: Iterable[str]) -> None:
+    """Lines for stdout. What came from a file must have been escaped."""
+    for line in lines:
+        sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def document(value: Any) -> None:
+    """One JSON document on stdout; text that is no Unicode is written as escapes."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=True, default=str)
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """A remark about what happens, on stderr."""
+    _message("note", YELLOW, text)
+
+
+def error(problem: ModelkitError) -> None:
+    """What went wrong, and below it what to do."""
+    _message("error", RED, problem.message)
+    if problem.fix:
+        sys.stderr.write(f"  fix: {escape(problem.fix)}\n")
+
+
+def _message(word: str, colour: str, text: str) -> None:
+    start = f"{colour}{word}:{PLAIN}" if colourful(sys.stderr) else f"{word}:"
+    sys.stderr.write(f"{start} {escape(text)}\n")
+    sys.stderr.flush()

@@ -1,0 +1,75 @@
+"""The views of `inspect`, as lines for a person."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from modelkit.operations.inspect import Branch
+from modelkit.report.text import count, escape, shape, size, table
+
+LONGEST = 100  # characters of a value in a listing
+
+
+def summary_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Format, architecture, parameters, encodings, size, context, one line of health."""
+    files = f" in {facts['files']} files" if facts["files"] > 1 else ""
+    rows: list[tuple[str, str]] = [("format", str(facts["format"]))]
+    rows.append(("architecture", str(facts["architecture"] or "not stated")))
+    if facts["name"]:
+        rows.append(("name", str(facts["name"])))
+    rows.append(("parameters", f"{count(facts['parameters'])} ({facts['parameters']:,}) in {facts['tensors']:,} tensors"))
+    rows.append(("size", f"{size(facts['bytes'])} ({facts['bytes']:,} bytes){files}, {facts['bits_per_weight']} bits a weight"))
+    if facts["context"]:
+        rows.append(("context", f"{facts['context']:,} tokens" if isinstance(facts["context"], int) else str(facts["context"])))
+    lines = table(rows)
+    uses = [(use["encoding"], f"{use['tensors']:,} tensors", size(use["bytes"]), _bits(use)) for use in facts["encodings"]]
+    lines += ["encodings", *("  " + line for line in table(uses, right=(1, 2, 3)))]
+    return lines + health_lines(facts["health"])
+
+
+def health_lines(health: Mapping[str, Any]) -> list[str]:
+    if not health["faults"]:
+        return ["health        structure OK (headers only)"]
+    lines = []
+    for fault in health["faults"]:
+        lines.append(f"{fault['severity']:<13} {escape(fault['file'])}: {escape(fault['message'])} [{fault['rule']}]")
+        if fault["fix"]:
+            lines.append(f"              fix: {escape(fault['fix'])}")
+    return lines
+
+
+def tree_lines(branches: Iterable[Branch]) -> list[str]:
+    rows = [(f"{b.times}x" if b.times > 1 else "", b.name, b.encoding, shape(b.shape), size(b.bytes)) for b in branches]
+    return table(rows, right=(0, 4))
+
+
+def tensor_lines(tensors: Iterable[Mapping[str, Any]]) -> list[str]:
+    head = ("tensor", "encoding", "shape", "bytes", "file", "offset")
+    rows = [(t["name"], t["encoding"], shape(t["shape"]), f"{t['bytes']:,}", t["file"], f"{t['offset']:,}") for t in tensors]
+    return table([head, *rows], right=(3, 5))
+
+
+def metadata_lines(pairs: Mapping[str, Any], *, whole: bool) -> list[str]:
+    if whole:
+        return [escape_lines(value) for value in pairs.values()]
+    return table([(key, _value(value)) for key, value in pairs.items()])
+
+
+def escape_lines(value: object) -> str:
+    """A value alone, in full: text keeps its line breaks."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return "\n".join(escape(line) for line in text.split("\n"))
+
+
+def _value(value: object) -> str:
+    if isinstance(value, dict) and value.keys() == {"type", "length", "first", "last"}:
+        first = ", ".join(_value(item) for item in value["first"])
+        return f"{value['type']}, {value['length']:,} items: {first}, ..."
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text):,} characters)"
+
+
+def _bits(use: Mapping[str, Any]) -> str:
+    return f"{use['bytes'] * 8 / use['values']:.4g} bits a weight" if use["values"] else ""

@@ -1,0 +1,160 @@
+"""Bytes that a format reads from: here files on disk; a zip or a URL can offer the same two protocols."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from modelkit.errors import BrokenFile, CannotAccess
+
+HEAD = 4096
+"""Bytes of a file that are enough to tell what it is."""
+
+
+class Source(Protocol):
+    """Bytes at addresses."""
+
+    name: str
+    size: int
+
+    def read(self, start: int, size: int) -> bytes:
+        """Exactly `size` bytes from `start`; raises when the source ends before."""
+
+
+class Opener(Protocol):
+    """A place that holds named sources: a file with its siblings, or a folder."""
+
+    title: str
+    main: str | None
+
+    def names(self) -> list[str]:
+        """File names in the folder, sorted; sub-folders are not entered."""
+
+    def open(self, name: str) -> Source: ...
+
+    def holds(self, name: str) -> bool: ...
+
+
+class LocalFile:
+    """A file on disk, read at positions; safe to share between threads."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.name = name
+        self._lock = threading.Lock()
+        with explained(path):
+            self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            self.size = os.fstat(self._file).st_size
+
+    def read(self, start: int, size: int) -> bytes:
+        with explained(Path(self.name)):
+            pieces = []
+            while size > 0:
+                piece = self._read_at(start, size)
+                if not piece:
+                    raise BrokenFile(
+                        f"{self.name}: ended at byte {start:,}, {size:,} bytes early",
+                        "the file changed while it was read: run again when nothing writes to it",
+                        rule="truncated-file",
+                        offset=start,
+                    )
+                pieces.append(piece)
+                start, size = start + len(piece), size - len(piece)
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _read_at(self, start: int, size: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._file, size, start)
+        with self._lock:  # Windows has no positioned read
+            os.lseek(self._file, start, os.SEEK_SET)
+            return os.read(self._file, size)
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __del__(self) -> None:
+        with suppress(OSError, AttributeError):
+            self.close()
+
+
+class Disk:
+    """A path on disk as the user named it: a file (its siblings are in reach) or a folder."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.title = os.fspath(path)
+        with explained(self.path):
+            folder = _is_folder(self.path)
+        self.root = self.path if folder else self.path.parent
+        self.main = None if folder else self.path.name
+        self._open: dict[str, LocalFile] = {}
+
+    def names(self) -> list[str]:
+        with explained(self.root):
+            return sorted(entry.name for entry in os.scandir(self.root) if entry.is_file() or entry.is_symlink())
+
+    def holds(self, name: str) -> bool:
+        return (self.root / name).is_file()
+
+    def open(self, name: str) -> LocalFile:
+        if name not in self._open:
+            self._open[name] = LocalFile(self.root / name, name)
+        return self._open[name]
+
+    def close(self) -> None:
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+
+
+class explained:  # noqa: N801 - reads as a word in `with explained(path):`
+    """Turns the operating system's errors into CannotAccess with the path and a way out."""
+
+    def __init__(self, path: os.PathLike[str] | str) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise CannotAccess(f"{os.fspath(self.path)}: {_words(error)}", _way_out(error)) from error
+
+
+def _is_folder(path: Path) -> bool:
+    mode = path.stat().st_mode
+    kind = mode & 0o170000
+    if kind not in (0o040000, 0o100000):
+        raise OSError(errno.EINVAL, "is neither a file nor a folder")
+    return kind == 0o040000
+
+
+def _words(error: OSError) -> str:
+    text = error.strerror or str(error)
+    return text[:1].lower() + text[1:]
+
+
+def _way_out(error: OSError) -> str:
+    return {
+        errno.ENOENT: "check the path",
+        errno.EACCES: "check the permissions of the file and its folders",
+        errno.EPERM: "check the permissions of the file and its folders",
+        errno.EROFS: "choose a destination that can be written",
+        errno.ENOSPC: "free some space, then run again with --resume",
+        errno.EDQUOT: "free some of your quota, then run again with --resume",
+        errno.ELOOP: "the link points at itself: replace it by the file",
+        errno.ENAMETOOLONG: "choose a shorter name",
+    }.get(error.errno or 0, "")
+
+
+def head(opener: Opener) -> bytes:
+    """The first bytes of the file that was named; empty for a folder."""
+    if opener.main is None:
+        return b""
+    source = opener.open(opener.main)
+    return source.read(0, min(source.size, HEAD))

@@ -1,0 +1,163 @@
+"""What a model file holds, described without any of its data.
+
+Everything here is frozen, picklable and free of numpy and of input or output: a description can be
+printed, compared, planned with and sent to another process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    F32 = NDArray[np.float32]
+    Array = NDArray[Any]
+
+Shape = tuple[int, ...]
+Kind = Literal["float", "quantised", "raw"]
+
+BITS: Mapping[str, int] = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4, "C64": 64,
+    "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
+}  # fmt: skip
+"""Bits of one element of every stored dtype, by its safetensors name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A run of bytes in one file: `size` bytes from `start`."""
+
+    file: str
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+    def cut(self, first: int, count: int, total: int) -> Span:
+        """The bytes of `count` values from value `first`, when `total` values fill the span evenly."""
+        start = self.size * first // total
+        return Span(self.file, self.start + start, self.size * (first + count) // total - start)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One array as a file stores it. `shape` is in elements of `dtype`, slowest axis first."""
+
+    name: str
+    dtype: str
+    shape: Shape
+
+    @property
+    def size(self) -> int:
+        """Bytes; a last half-filled byte counts."""
+        return -(-prod(self.shape) * BITS[self.dtype] // 8)
+
+
+class Encoding(Protocol):
+    """How numbers become bytes. Values are small frozen dataclasses, so that jobs can be pickled.
+
+    `kind` is "float" (casts between them round at most), "quantised" (codes and scales) or "raw"
+    (integers, bools and what modelkit carries without reading it).
+    """
+
+    @property
+    def name(self) -> str:
+        """What the user types and reads, with parameters: `q8_0`, `llama2c:group=64`."""
+
+    @property
+    def kind(self) -> Kind: ...
+
+    @property
+    def ggml(self) -> int | None:
+        """The GGUF type number, None where GGUF has none."""
+
+    @property
+    def dtype(self) -> str | None:
+        """The safetensors dtype of the single part, None where safetensors has none."""
+
+    def unit(self, shape: Shape) -> int:
+        """The smallest run of values, in storage order, that can be packed without the others."""
+
+    def misfit(self, shape: Shape) -> str | None:
+        """Why a tensor of this shape cannot be stored so, in words; None when it can."""
+
+    def parts(self, name: str, shape: Shape) -> tuple[Part, ...]:
+        """The arrays that store a tensor of this name and shape."""
+
+    def pack(self, values: F32) -> tuple[Array, ...]:
+        """The stored arrays of a run of values (a multiple of `unit`), one for each part."""
+
+    def unpack(self, parts: Sequence[Array], shape: Shape) -> F32:
+        """The values behind the stored bytes (uint8 arrays), shaped `shape`, float32, rounded once."""
+
+    def holds(self, other: Encoding) -> bool:
+        """Whether every value that `other` can store is stored here without rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One weight as the model means it. Most have one part; a grouped int4 weight has several."""
+
+    name: str
+    shape: Shape
+    encoding: Encoding
+    parts: tuple[Part, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of values."""
+        return prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Stored bytes of all parts."""
+        return sum(part.size for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a file or folder holds, known from its headers alone.
+
+    `spans` says where each part's bytes lie, by part name. `metadata` is what the format itself
+    states (config.json, key-values, header fields) in that format's own words.
+    """
+
+    tensors: tuple[Tensor, ...]
+    spans: Mapping[str, Span] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        return sum(tensor.count for tensor in self.tensors)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """One file of an output. `literals` are its bytes that are known before any tensor data is read."""
+
+    name: str
+    size: int
+    literals: tuple[tuple[int, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where every byte of an output goes: a single file, a split set and a folder alike.
+
+    `model.spans` places each part of each tensor in one of `files`.
+    """
+
+    files: tuple[OutputFile, ...]
+    model: Model
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)

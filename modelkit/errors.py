@@ -48,13 +48,14 @@ class Refused(ModelkitError):
 class BadValue(ModelkitError):
     """A value in the weights that the target encoding cannot hold (NaN, infinity, overflow).
 
-    `index` is the flat index within the run of values that was being packed.
+    `index` counts values from the start of what was being packed; `tensor` is its place in the plan.
     """
 
-    def __init__(self, message: str, fix: str = "", index: int = 0) -> None:
+    def __init__(self, message: str, fix: str = "", index: int = 0, tensor: int = 0) -> None:
         super().__init__(message, fix)
-        self.args = (message, fix, index)
+        self.args = (message, fix, index, tensor)
         self.index = index
+        self.tensor = tensor
 
 
 class CannotAccess(ModelkitError):

@@ -94,7 +94,7 @@ def carry_out(number: int, job: Job, folders: Folders) -> Done:
         try:
             written = [np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in job.target.pack(values)]
         except BadValue as error:
-            raise BadValue(error.message, error.fix, index=job.first + error.index) from None
+            raise BadValue(error.message, error.fix, index=job.first + error.index, tensor=job.tensor) from None
         errors = difference(values, job.target.unpack(written, values.shape))
     crc = 0
     for span, data in zip(job.writes, written, strict=True):

@@ -35,7 +35,6 @@ def read(name: str, facts: Facts, probe: Probe) -> Config:
     head_dim = _whole(facts, f"{name}.attention.key_length", hidden // heads)
     theta = shortest(facts.get(f"{name}.rope.freq_base", 10000.0))
     original = _kept(facts)
-    embedding = facts.get("modelkit.rows")  # set by the caller: rows of the embedding, the tensor's own word
     tokens = facts.get("tokenizer.ggml.tokens") or ()
     return Config(
         context=_whole(facts, f"{name}.context_length"),
@@ -45,10 +44,10 @@ def read(name: str, facts: Facts, probe: Probe) -> Config:
         heads=heads,
         kv_heads=_whole(facts, f"{name}.attention.head_count_kv", heads),
         head_dim=head_dim,
-        vocabulary=int(embedding or facts.get(f"{name}.vocab_size") or len(tokens)),
+        vocabulary=int(facts.get(f"{name}.vocab_size") or len(tokens)),
         eps=shortest(facts.get(f"{name}.attention.layer_norm_rms_epsilon", 1e-5)),
         theta=theta,
-        tied=bool(facts.get("modelkit.tied", False)),
+        tied=False,  # the tensors say it: a tied model has no output.weight
         rope=_rope(name, facts, probe, theta, head_dim, original),
         window=original.get("sliding_window"),
         name=str(facts.get("general.name") or ""),
@@ -106,28 +105,17 @@ def _rope(name: str, facts: Facts, probe: Probe, theta: float, head_dim: int, or
     kind = facts.get(f"{name}.rope.scaling.type") or "none"
     data = probe(NAME)
     if data is not None:
-        found = infer(data, theta, head_dim)
+        kept = original.get("rope_scaling") or original.get("rope_parameters") or {}
+        found = infer(data, theta, head_dim, kept if isinstance(kept, dict) else {})
         if found is None:
             message = f"'{NAME}' is no llama3 scaling: no four numbers reproduce it"
             raise Unsupported(f"unsupported architecture {name}: {message}", "convert to GGUF, where the tensor is carried")
-        return _exact(found, original)
+        return found
     if kind == "none":
         return {}
     if kind != "linear":
         raise Unsupported(f"unsupported architecture {name}: rope type '{kind}'", "linear and llama3 can be converted")
     return {"rope_type": "linear", "factor": shortest(facts.get(f"{name}.rope.scaling.factor", 1.0))}
-
-
-def _exact(found: dict[str, Any], original: Mapping[str, Any]) -> dict[str, Any]:
-    """The kept config's own numbers where they mean the same scaling (only ratios show in the tensor)."""
-    kept = original.get("rope_scaling") or original.get("rope_parameters") or {}
-    if not all(isinstance(kept.get(key), int | float) for key in found if key != "rope_type"):
-        return found
-    ratios = [
-        (n["factor"], n["low_freq_factor"] / n["high_freq_factor"], n["original_max_position_embeddings"] / n["low_freq_factor"])
-        for n in (found, kept)
-    ]
-    return {key: kept.get(key, found[key]) for key in found} if ratios[0] == ratios[1] else found
 
 
 def _whole(facts: Facts, key: str, default: int | None = None) -> int:

@@ -16,6 +16,7 @@ from math import isclose, pi
 from typing import Any
 
 NAME = "rope_freqs.weight"
+NAMES = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 KNOWN = ((8.0, 1.0, 4.0, 8192), (32.0, 1.0, 4.0, 8192), (16.0, 1.0, 1.0, 8192))
 """(factor, low, high, original context) of Llama 3.1, 3.2 and 4, tried first."""
 
@@ -26,18 +27,18 @@ def factors(rope: Mapping[str, Any], theta: float, head_dim: int) -> bytes:
     return struct.pack(f"<{len(numbers)}f", *numbers)
 
 
-def infer(data: bytes, theta: float, head_dim: int) -> dict[str, Any] | None:
+def infer(data: bytes, theta: float, head_dim: int, kept: Mapping[str, Any]) -> dict[str, Any] | None:
     """The four numbers that reproduce a rope_freqs tensor; None when none do.
 
-    Only the ratios of context, low and high can be seen in it, so low = 1 is assumed where the known
-    sets do not fit.
+    Only the ratios of context, low and high show in it. So the `kept` scaling of an original config is
+    tried first, then the sets that are in use, then a fit and a search in which low = 1.
     """
     found = struct.unpack(f"<{len(data) // 4}f", data)
-    for four in (*KNOWN, *_fitted(found, theta, head_dim)):
+    own = [_four(kept)] if all(isinstance(kept.get(name), int | float) for name in NAMES) else []
+    for four in (*own, *KNOWN, *_fitted(found, theta, head_dim), *_searched(max(found, default=1.0))):
         again = _factors(*four, theta, head_dim)
         if len(again) == len(found) and all(isclose(a, b, rel_tol=2e-6) for a, b in zip(again, found, strict=True)):
-            names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-            return {"rope_type": "llama3", **dict(zip(names, four, strict=True))}
+            return {"rope_type": "llama3", **dict(zip(NAMES, four, strict=True))}
     return None
 
 
@@ -59,7 +60,7 @@ def _factors(factor: float, low: float, high: float, original: int, theta: float
     for wave in _wavelengths(theta, head_dim):
         if wave < original / high:
             numbers.append(1.0)
-        elif wave > original / low:
+        elif wave > original / low or low == high:
             numbers.append(factor)
         else:
             smooth = (original / wave - low) / (high - low)
@@ -81,3 +82,10 @@ def _fitted(found: tuple[float, ...], theta: float, head_dim: int) -> Iterator[t
     high, original = 1 + 1 / below, slope / below
     yield float(round(factor)), 1.0, float(round(high)), round(original)
     yield float(f"{factor:.6g}"), 1.0, float(f"{high:.4g}"), round(original)
+
+
+def _searched(factor: float) -> Iterator[tuple[float, float, float, int]]:
+    """Usual numbers, for heads too small to show a line: powers of two for high and the original context."""
+    for power in range(4, 21):
+        for high in (4.0, 2.0, 8.0, 16.0, 1.0):
+            yield factor, 1.0, high, 2**power

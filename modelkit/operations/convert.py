@@ -146,8 +146,14 @@ def _execute(prepared: Prepared, progress: Progress | None) -> tuple[list[Done],
 
 def _placed(error: BadValue, prepared: Prepared) -> BadValue:
     """Name the tensor and the index that a job's error belongs to."""
-    where = getattr(error, "where", "")
-    return BadValue(f"{prepared.opened.opener.title}: {where}{error.message}", error.fix or "repair the weights, or choose another encoding")
+    shape = prepared.plan.assignments[error.tensor].source.shape
+    index, place = error.index, []
+    for size in reversed(shape):
+        index, at = divmod(index, size)
+        place.insert(0, at)
+    name = prepared.plan.assignments[error.tensor].source.name
+    message = f"{prepared.opened.opener.title}: '{name}' at {place}: {error.message}"
+    return BadValue(message, error.fix or "repair the weights, or choose an encoding with a wider range")
 
 
 def _refuse_empty(opened: Opened, made: Design) -> None:

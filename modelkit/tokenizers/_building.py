@@ -7,7 +7,7 @@ from collections import Counter
 
 from modelkit.errors import Unsupported
 from modelkit.tokenizers._merges import merges_from_scores
-from modelkit.tokenizers._pretokenizers import RULES, Rule, byte_level
+from modelkit.tokenizers._pretokenizers import RULES, WORDS, Rule
 from modelkit.tokenizers._vocabulary import BYTE, CONTROL, SPACE, UNKNOWN, USER_DEFINED, Vocabulary, spaced
 
 LEAVE_OUT = "Leave the tokenizer out, or bring the tokenizer.json of the original model"
@@ -18,9 +18,9 @@ Json = dict[str, object]
 def build(vocabulary: Vocabulary) -> str:
     """The text of a tokenizer.json. Unsupported when the vocabulary does not say enough."""
     tokens = spaced(vocabulary)
-    most = Counter(tokens).most_common(1)
-    if not most or most[0][1] > 1:
-        raise Unsupported(f"a vocabulary in which {most[0][0][:40]!r} occurs twice" if most else "an empty one", LEAVE_OUT)
+    if len(set(tokens)) != len(tokens):
+        twice = Counter(tokens).most_common(1)[0][0]
+        raise Unsupported(f"a vocabulary in which {twice[:40]!r} occurs twice", LEAVE_OUT)
     document: Json = {"version": "1.0", "truncation": None, "padding": None}
     document["added_tokens"] = _added(vocabulary, tokens)
     document |= _byte_level(vocabulary) if vocabulary.kind == "bpe" else _sentencepiece(vocabulary, tokens)
@@ -55,8 +55,8 @@ def _byte_level(vocabulary: Vocabulary) -> Json:
     return {
         "normalizer": {"type": rule.normalizer} if rule.normalizer else None,
         "pre_tokenizer": _pre_tokenizer(rule),
-        "post_processor": _template(vocabulary) or byte_level(True) | {"trim_offsets": False},
-        "decoder": byte_level(True) | {"add_prefix_space": True},
+        "post_processor": _template(vocabulary) or {**WORDS, "trim_offsets": False},
+        "decoder": {**WORDS, "add_prefix_space": True},
         "model": _model(vocabulary, vocabulary.tokens, list(merges), None),
     }
 
@@ -118,16 +118,17 @@ def _added(vocabulary: Vocabulary, tokens: tuple[str, ...]) -> list[Json]:
 
 
 def _template(vocabulary: Vocabulary) -> Json | None:
-    before = [vocabulary.bos] if adds_bos(vocabulary) else []
-    after = [vocabulary.eos] if adds_eos(vocabulary) else []
-    marks = {index: vocabulary.tokens[index] for index in before + after if index is not None}
+    """What is put around a text."""
+    bos = [vocabulary.bos] if vocabulary.bos is not None and adds_bos(vocabulary) else []
+    eos = [vocabulary.eos] if vocabulary.eos is not None and adds_eos(vocabulary) else []
+    marks = {index: vocabulary.tokens[index] for index in bos + eos}
     if not marks:
         return None
 
     def around(name: str, kind: int) -> list[Json]:
-        first = [{"SpecialToken": {"id": marks[index], "type_id": kind}} for index in before if index is not None]
-        last = [{"SpecialToken": {"id": marks[index], "type_id": kind}} for index in after if index is not None]
-        return [*first, {"Sequence": {"id": name, "type_id": kind}}, *last]
+        before: list[Json] = [{"SpecialToken": {"id": marks[index], "type_id": kind}} for index in bos]
+        after: list[Json] = [{"SpecialToken": {"id": marks[index], "type_id": kind}} for index in eos]
+        return [*before, {"Sequence": {"id": name, "type_id": kind}}, *after]
 
     return {
         "type": "TemplateProcessing",

@@ -39,7 +39,7 @@ def scores_from_merges(
         if kind in MERGING:
             if index not in rank:
                 last += 1
-            scores[index] = -float(rank.get(index, last))
+            scores[index] = 0.0 - rank.get(index, last)  # no negative zero: others write 0.0
     return tuple(scores)
 
 

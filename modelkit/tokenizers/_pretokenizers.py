@@ -53,11 +53,10 @@ def split(regex: str) -> Step:
     return {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
 
 
-def byte_level(with_gpt2: bool) -> Step:
-    """Bytes to printable stand-ins; on request cut by GPT-2's rule first."""
-    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": with_gpt2}
-
-
+STAND_INS: Step = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+"""Bytes to printable stand-ins."""
+WORDS: Step = {**STAND_INS, "use_regex": True}
+"""GPT-2: cut by its rule, then the same."""
 DIGITS: Step = {"type": "Digits", "individual_digits": True}
 
 
@@ -71,26 +70,26 @@ class Rule:
     add_bos: bool = False  # where the file does not say
 
 
-A = Rule((byte_level(True),))
-B = Rule((DIGITS, byte_level(True)))
-C = Rule((split(LLAMA3), byte_level(False)), ignore_merges=True, add_bos=True)
-C_MERGED = Rule((split(LLAMA3), byte_level(False)))
-D = Rule((split(QWEN2), byte_level(False)))
-D_COMPOSED = Rule((split(QWEN2), byte_level(False)), normalizer="NFC")
-E = Rule((split(QWEN35), byte_level(False)), normalizer="NFC")
+A = Rule((WORDS,))
+B = Rule((DIGITS, WORDS))
+C = Rule((split(LLAMA3), STAND_INS), ignore_merges=True, add_bos=True)
+C_MERGED = Rule((split(LLAMA3), STAND_INS))
+D = Rule((split(QWEN2), STAND_INS))
+D_COMPOSED = Rule((split(QWEN2), STAND_INS), normalizer="NFC")
+E = Rule((split(QWEN35), STAND_INS), normalizer="NFC")
 F_STEPS = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+")
-F = Rule((*map(split, F_STEPS), DIGITS, byte_level(False)))
-G = Rule((*map(split, (r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK3)), byte_level(False)))
+F = Rule((*map(split, F_STEPS), DIGITS, STAND_INS))
+G = Rule((*map(split, (r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK3)), STAND_INS))
 H = Rule(
     (
         {"type": "Punctuation", "behavior": "Contiguous"},
-        byte_level(True),
+        WORDS,
         {"type": "Digits", "individual_digits": False},
         split("[0-9][0-9][0-9]"),
     )
 )
-J_TEKKEN = Rule((split(TEKKEN), byte_level(False)), ignore_merges=True, add_bos=True)
-J = Rule((split(GPT4O), byte_level(False)))
+J_TEKKEN = Rule((split(TEKKEN), STAND_INS), ignore_merges=True, add_bos=True)
+J = Rule((split(GPT4O), STAND_INS))
 
 RULES: dict[str, Rule] = {
     name: rule
@@ -113,7 +112,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-def recognise(normalizer: object, pre_tokenizer: object, ignore_merges: bool) -> str | None:
+def recognise(normalizer: object, pre_tokenizer: object, *, ignore_merges: bool) -> str | None:
     """llama.cpp's name for the rules of a tokenizer.json, or None when they are not in the table."""
     if any(step.get("type") != "NFC" for step in steps(normalizer, "normalizer")):
         return None  # llama.cpp composes no characters; every other normalizer changes what is read
@@ -142,8 +141,8 @@ def _words(step: Step) -> list[str] | None:
         return _pattern(step)
     if kind == "Digits":
         return [DIGIT if step.get("individual_digits") is True else DIGIT + "+"]
-    if kind == "Punctuation":
-        return ["punctuation, " + str(step.get("behavior", "Isolated"))[:20]]
+    if kind == "Punctuation" and step.get("behavior") == "Contiguous":
+        return ["runs of punctuation"]
     if kind == "ByteLevel" and step.get("add_prefix_space") is False:
         return ["bytes"] if step.get("use_regex") is False else [GPT2, "bytes"]
     return None

@@ -98,7 +98,8 @@ def _add(by_id: dict[int, str], types: dict[int, int], added: list[tuple[int, st
     known = {text: index for index, text in by_id.items()}
     for index, text, special in added:
         if by_id.get(index, text) != text or known.get(text, index) != index:
-            raise BrokenFile(f"{NAME}: added token {text[:40]!r} has id {index:,}, which the vocabulary denies", FETCH_AGAIN)
+            where = f"{NAME}: added token {text[:40]!r}"
+            raise BrokenFile(f"{where} has id {index:,}, which the vocabulary denies", FETCH_AGAIN)
         by_id[index] = text
         known[text] = index
         types[index] = CONTROL if special else USER_DEFINED
@@ -107,7 +108,7 @@ def _add(by_id: dict[int, str], types: dict[int, int], added: list[tuple[int, st
 def _check_merges(merges: list[tuple[str, str]], known: set[str]) -> None:
     for rank, (left, right) in enumerate(merges):
         if left not in known or right not in known or left + right not in known:
-            raise BrokenFile(f"{NAME}: merge rule {rank:,} uses or makes a token that the vocabulary lacks", FETCH_AGAIN)
+            raise BrokenFile(f"{NAME}: the vocabulary lacks a token of merge rule {rank:,}", FETCH_AGAIN)
 
 
 def _filled(

@@ -10,6 +10,8 @@
     .add_bos_token ...           add_bos_token, add_eos_token, add_space_prefix; missing = the kind's default
     tokenizer.chat_template      Jinja text, never run here
     tokenizer.huggingface.json   the whole tokenizer.json, kept so that a way back loses nothing
+
+Arrays come and go as lists.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ def read(values: Mapping[str, object]) -> Vocabulary | None:
     if not tokens:
         raise BrokenFile(f"{PREFIX}tokens is missing or empty", FETCH_AGAIN)
     check_count(len(tokens), PREFIX + "tokens")
-    pre = text_or_none(values.get(PREFIX + "pre"), PREFIX + "pre")
+    pre = _clean_text(values, PREFIX + "pre")
     rule = _pretokenizers.RULES.get(pre or "") if kind == "bpe" else None
     return Vocabulary(
         kind=kind,
@@ -131,7 +133,7 @@ def _types(values: Mapping[str, object], tokens: tuple[str, ...], kind: str) -> 
     found = _array(values, "token_type")
     if not found:
         return tuple(BYTE if kind == "spm" and byte_piece(token) else NORMAL for token in tokens)
-    types = tuple(value or NORMAL for value in found if isinstance(value, int) and 0 <= value <= BYTE)
+    types = tuple(int(value) or NORMAL for value in found if isinstance(value, int) and 0 <= value <= BYTE)
     if len(types) != len(tokens) or len(found) != len(tokens):
         raise BrokenFile(f"{PREFIX}token_type should be {len(tokens):,} numbers from 1 to 6", FETCH_AGAIN)
     return types

@@ -143,11 +143,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 def _numbers(fields: list[Field]) -> dict[int, int]:
     """The whole numbers of a message, negative ones restored."""
-    return {
-        number: value - 2**64 if value >= 2**63 else value
-        for number, _, value in fields
-        if isinstance(value, int)
-    }
+    return {number: value - 2**64 if value >= 2**63 else value for number, _, value in fields if isinstance(value, int)}
 
 
 def _role(identity: int | None, count: int) -> int | None:

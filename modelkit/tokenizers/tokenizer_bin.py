@@ -32,6 +32,7 @@ from modelkit.tokenizers._vocabulary import (
 
 NAME = "tokenizer.bin"
 BOS, EOS, FIRST_BYTE = 1, 2, 3
+NOTHING_KNOWN = "<unk>"
 MARKS = {BOS: "\n<s>\n", EOS: "\n</s>\n"}
 ENTRY = struct.Struct("<fi")  # score, length
 
@@ -47,7 +48,7 @@ def read(data: bytes, vocabulary_size: int) -> Vocabulary:
         scores=tuple(scores),
         bos=BOS if len(tokens) > BOS else None,
         eos=EOS if len(tokens) > EOS else None,
-        unknown=0 if tokens[0] == "<unk>" else None,
+        unknown=0 if tokens[0] == NOTHING_KNOWN else None,
         add_bos=True,
         add_eos=False,
         add_space_prefix=True,
@@ -81,7 +82,8 @@ def _entries(data: bytes, count: int) -> tuple[list[str], list[float]]:
         score, length = ENTRY.unpack_from(data, at)
         at += ENTRY.size
         if not 0 <= length <= min(longest, len(data) - at):
-            raise _broken(f"token {index:,} has {length:,} bytes; {longest:,} is the longest, {len(data) - at:,} are left", at)
+            left = f"{longest:,} is the longest and {len(data) - at:,} are left"
+            raise _broken(f"token {index:,} has {length:,} bytes; {left}", at)
         if not math.isfinite(score):
             raise _broken(f"token {index:,} has score {score}", at)
         texts.append(_decoded(data[at : at + length], index, at))
@@ -109,7 +111,7 @@ def _spelling(index: int, token: str) -> str:
 
 
 def _type(index: int, token: str) -> int:
-    if index == 0 and token == "<unk>":
+    if index == 0 and token == NOTHING_KNOWN:
         return UNKNOWN
     if token == MARKS.get(index, "").strip("\n") != "":
         return CONTROL

@@ -7,6 +7,8 @@
     special_tokens_map.json     special tokens by text
     config.json, generation_config.json    special tokens by id
     chat_template.jinja         the chat template of newer folders
+
+What is written loads in the `tokenizers` library and in transformers' PreTrainedTokenizerFast.
 """
 
 from __future__ import annotations
@@ -73,11 +75,11 @@ def _from_document(files: Mapping[str, bytes], documents: Documents) -> Vocabula
     ignore_merges = flag_or_none(_model(document).get("ignore_merges"), f"{NAME}: ignore_merges") is True
     pre = scores = prefix = None
     if found.kind == "bpe":
-        pre = recognise(document.get("normalizer"), document.get("pre_tokenizer"), ignore_merges)
+        pre = recognise(document.get("normalizer"), document.get("pre_tokenizer"), ignore_merges=ignore_merges)
     else:
         prefix, plain = _spaces(document)
         scores = _scores(found, files) if plain else None
-    merges = None if scores is not None else tuple(f"{left} {right}" for left, right in found.merges)
+    merges = None if scores is not None else _lines(found)
     return _vocabulary(
         found, files, documents, document, pre=pre, scores=scores, merges=merges, prefix=prefix, text=text,
         ignore_merges=ignore_merges,
@@ -120,8 +122,9 @@ def _vocabulary(
     if special["unknown"] is None:
         special["unknown"] = ids.get(found.unknown or "")
     around = template(document)
-    if around is not None and special["bos"] is None and len(around[0]) == 1 and around[0][0] < len(found.tokens):
-        special["bos"] = around[0][0]
+    for role, side in zip(("bos", "eos"), around or (), strict=False):
+        if special[role] is None and len(side) == 1 and 0 <= side[0] < len(found.tokens):
+            special[role] = side[0]
     flags = documents.get(CONFIG, {})
     return Vocabulary(
         kind=found.kind,
@@ -178,6 +181,13 @@ def _scores(found: TokenList, files: Mapping[str, bytes]) -> tuple[float, ...] |
             more = (ADDED_SCORE if kind == USER_DEFINED else 0.0 for kind in found.types[count:])
             return (*model.scores, *more)[: len(found.tokens)]
     return scores_from_merges(found.tokens, found.types, found.merges)
+
+
+def _lines(found: TokenList) -> tuple[str, ...]:
+    """Merge rules as GGUF has them, which leaves no room for spaces within a token."""
+    if any(" " in left or " " in right for left, right in found.merges):
+        raise Unsupported(f"{NAME}: merge rules for tokens with spaces in them", "GGUF cannot say them")
+    return tuple(f"{left} {right}" for left, right in found.merges)
 
 
 def _chat_template(files: Mapping[str, bytes], config: Mapping[str, object]) -> str | None:

@@ -1,0 +1,186 @@
+"""Write the pages of docs/reference from the code.
+
+    python docs/generate.py            write them
+    python docs/generate.py --check    exit 1 and name the page when one on disk differs
+
+Pages are stable: sorted, without dates, at a fixed width.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import click
+
+from modelkit.architectures import ARCHITECTURES
+from modelkit.architectures._contract import DIALECTS, Architecture, Row
+from modelkit.cli import COMMANDS, group
+from modelkit.encodings import ENCODINGS
+from modelkit.formats import FORMATS, Format
+from modelkit.recipes import parse
+from modelkit.recipes._choice import MIXES
+from modelkit.tensors import Encoding, Shape
+
+ROOT = Path(__file__).resolve().parent
+WIDTH = 100
+SAMPLE: Shape = (1, 65_536)  # a row that every block and group divides
+DIALECT_TITLES = {"gguf": "GGUF", "huggingface": "Hugging Face", "llama2c": "llama2.c"}
+NOTICE = "<!-- Written by docs/generate.py: change the code, then run `make docs`. -->"
+
+
+def cli_page() -> str:
+    """The help text of the group and of every command."""
+    lines = ["# Command line", "", "What `modelkit --help` and `modelkit COMMAND --help` print.", ""]
+    lines += ["## modelkit", "", *fenced(help_text(group, "modelkit"))]
+    for name in sorted(COMMANDS):
+        lines += ["", f"## modelkit {name}", "", *fenced(help_text(COMMANDS[name], f"modelkit {name}"))]
+    return page(lines)
+
+
+def help_text(command: click.Command, path: str) -> str:
+    """Help at a fixed width, whatever the terminal."""
+    context = click.Context(command, info_name=path, terminal_width=WIDTH, max_content_width=WIDTH, color=False)
+    with context:
+        return "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+
+
+def encodings_page() -> str:
+    """One table over the whole shelf, then each encoding's own docstring."""
+    formats = [FORMATS[name] for name in sorted(FORMATS)]
+    head = ["encoding", "`--to`", "bits a weight", "kind", "read", "write", *(format.title for format in formats)]
+    rows = [encoding_row(name, ENCODINGS[name], formats) for name in sorted(ENCODINGS)]
+    lines = [
+        "# Encodings",
+        "",
+        "How numbers become bytes. A format's column says whether a file of it can hold the encoding; `--to` is what",
+        "to type to write it. *Carried* means that the bytes can be copied but not decoded.",
+        "",
+        *table(head, rows),
+    ]
+    for name in sorted(ENCODINGS):
+        lines += ["", f"## {name}", "", *docstring(ENCODINGS.documentation(name))]
+    return page(lines)
+
+
+def encoding_row(name: str, encoding: Encoding, formats: Iterable[Format]) -> list[str]:
+    """One line of the table of encodings."""
+    parts = encoding.parts("sample", SAMPLE)
+    bits = sum(part.size for part in parts) * 8 / SAMPLE[-1]
+    reads = getattr(encoding, "decode", encoding) is not None
+    typed = to_word(name, encoding)
+    holds = ["yes" if format.stores(encoding) else "" for format in formats]
+    cells = [f"[{name}](#{name})", f"`{typed}`" if typed else "", f"{bits:g}", encoding.kind]
+    return [*cells, "yes" if reads else "carried", "yes" if typed else "", *holds]
+
+
+def to_word(name: str, encoding: Encoding) -> str:
+    """What the user types after --to to write this encoding, "" when it is only read."""
+    if getattr(encoding, "encode", encoding) is None:
+        return ""
+    typed = f"pure:{name}" if name in MIXES else encoding.name
+    return typed if parse(typed).encoding == encoding else ""
+
+
+def formats_page() -> str:
+    """Each format's suffixes, dialect and docstring."""
+    lines = ["# Formats", "", "How a file is laid out. The ending of a destination chooses its format."]
+    for name in sorted(FORMATS):
+        format = FORMATS[name]
+        suffixes = ", ".join(f"`{suffix}`" for suffix in sorted(format.suffixes))
+        chosen = f"Written to a destination that ends in {suffixes}." if format.layout else "Read only."
+        names = f"Tensor names and metadata: {DIALECT_TITLES[format.dialect]}."
+        lines += ["", f"## {format.title}", "", f"{chosen} {names}", ""]
+        lines += docstring(FORMATS.documentation(name))
+    return page(lines)
+
+
+def architectures_page() -> str:
+    """Each family's docstring and its table of names."""
+    lines = ["# Architectures", "", "Model families whose tensors modelkit can rename. `{}` stands for the layer."]
+    for name in sorted(ARCHITECTURES):
+        architecture = ARCHITECTURES[name]
+        lines += ["", f"## {name}", "", *docstring(ARCHITECTURES.documentation(name)), "", called(architecture), ""]
+        titles = [DIALECT_TITLES[dialect] for dialect in DIALECTS]
+        lines += table([*titles, "shape", "rotary rows", "when"], [name_row(row) for row in architecture.table])
+    return page(lines)
+
+
+def called(architecture: Architecture) -> str:
+    """What the metadata of each dialect calls the family."""
+    words = []
+    for dialect, names in sorted(architecture.called.items()):
+        words.append(f"{DIALECT_TITLES[dialect]}: {', '.join(f'`{name}`' for name in names)}")
+    return f"Recognised by: {'; '.join(words)}."
+
+
+def name_row(row: Row) -> list[str]:
+    """One kind of tensor in every dialect."""
+    names = [f"`{row.names[dialect]}`" if row.names[dialect] else "" for dialect in DIALECTS]
+    return [*names, " x ".join(row.shape), row.rows, row.when or "always"]
+
+
+def table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(cells) + " |" for cells in lines]
+
+
+def docstring(text: str) -> list[str]:
+    """Prose as it is; indented runs (byte tables) as fenced blocks."""
+    lines: list[str] = []
+    for block in text.split("\n\n"):
+        inner = block.splitlines()
+        indented = all(line.startswith("    ") for line in inner)
+        lines += [*(fenced("\n".join(line[4:] for line in inner)) if indented else mixed(inner)), ""]
+    return lines[:-1]
+
+
+def mixed(lines: list[str]) -> list[str]:
+    """A paragraph whose first lines are prose and whose last lines may be an indented formula."""
+    first = next((number for number, line in enumerate(lines) if line.startswith("    ")), len(lines))
+    last = next((n for n in range(first, len(lines)) if not lines[n].startswith("    ")), len(lines))
+    if first == len(lines):
+        return lines
+    middle = ["", *fenced("\n".join(line[4:] for line in lines[first:last]))]
+    return [*lines[:first], *middle, *(["", *mixed(lines[last:])] if last < len(lines) else [])]
+
+
+def fenced(text: str) -> list[str]:
+    """Text exactly as it is printed."""
+    return ["```text", *text.splitlines(), "```"]
+
+
+def page(lines: list[str]) -> str:
+    """The finished page, with the notice that it is generated."""
+    return "\n".join([lines[0], "", NOTICE, *lines[1:]]) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "reference/architectures.md": architectures_page,
+    "reference/cli.md": cli_page,
+    "reference/encodings.md": encodings_page,
+    "reference/formats.md": formats_page,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check every page; the exit code."""
+    check, differing = "--check" in arguments, 0
+    for name, make in sorted(PAGES.items()):
+        path, text = ROOT / name, make()
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        differing += 1
+        if check:
+            sys.stderr.write(f"docs/{name}: differs from the code; run `make docs`\n")
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="\n")
+            sys.stderr.write(f"docs/{name}: written\n")
+    return 1 if check and differing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

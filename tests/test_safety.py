@@ -1,0 +1,215 @@
+"""Nothing is lost and nothing is left half done: refusals, interruptions, resumption, full disks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Run, small_weights
+from safetensors.numpy import save_file
+
+from modelkit.errors import BadRequest, CannotAccess, Refused
+from modelkit.operations.convert import Request, carry_out, check, convert, prepare
+
+
+def digest(path: Path) -> str:
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    save_file(small_weights(), tmp_path / "a.safetensors")
+    return tmp_path / "a.safetensors"
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """About 100 MB in 40 tensors: enough jobs to be killed between."""
+    path = tmp_path_factory.mktemp("large") / "a.safetensors"
+    rng = np.random.default_rng(1)
+    save_file({f"w{n}": rng.standard_normal((512, 1280), dtype=np.float32) for n in range(40)}, path)
+    return path
+
+
+def test_an_existing_destination_is_kept_without_force(source: Path) -> None:
+    target = source.with_name("b.gguf")
+    target.write_bytes(b"precious")
+    with pytest.raises(Refused, match="is there already"):
+        convert(Request(str(source), str(target)))
+    assert target.read_bytes() == b"precious"
+    convert(Request(str(source), str(target), force=True))
+    assert target.read_bytes()[:4] == b"GGUF"
+
+
+def test_an_existing_folder_is_replaced_whole(stories: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "old.txt").write_text("x")
+    with pytest.raises(Refused):
+        convert(Request(str(stories), f"{folder}/", "f16"))
+    convert(Request(str(stories), f"{folder}/", "f16", force=True))
+    assert not (folder / "old.txt").exists() and (folder / "config.json").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+@pytest.mark.parametrize("link", ["plain", "symbolic", "hard"])
+def test_the_source_is_never_the_destination(link: str, source: Path) -> None:
+    target = source
+    if link != "plain":
+        target = source.with_name("link.safetensors")
+        os.symlink(source, target) if link == "symbolic" else os.link(source, target)
+    before = digest(source)
+    with pytest.raises(Refused, match="source itself"):
+        convert(Request(str(source), str(target), "f16", force=True))
+    assert digest(source) == before
+
+
+def test_a_folder_that_holds_the_source_is_not_replaced(stories: Path, tmp_path: Path) -> None:
+    inner = tmp_path / "out" / "in"
+    inner.mkdir(parents=True)
+    for file in stories.iterdir():
+        (inner / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(Refused, match="holds the source"):
+        convert(Request(str(inner), f"{tmp_path}/out/", "f16", force=True))
+    assert (inner / "config.json").exists()
+
+
+def test_missing_and_read_only_places_are_named(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(CannotAccess, match="no such folder"):
+        convert(Request(str(source), str(tmp_path / "no" / "b.gguf")))
+    with pytest.raises(CannotAccess, match="no such file"):
+        convert(Request(str(tmp_path / "absent.gguf"), str(tmp_path / "b.gguf")))
+    with pytest.raises(BadRequest, match="ending names no format"):
+        convert(Request(str(source), str(tmp_path / "b")))
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere: the read-only folder was not tried")
+    (tmp_path / "ro").mkdir(mode=0o500)
+    with pytest.raises(CannotAccess, match="cannot be written"):
+        convert(Request(str(source), str(tmp_path / "ro" / "b.gguf")))
+
+
+def test_too_little_space_is_known_before_anything_is_written(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: os.terminal_size((0, 0)) and type("U", (), {"free": 10})())
+    with pytest.raises(CannotAccess, match="10 are free"):
+        convert(Request(str(source), str(source.with_name("b.gguf"))))
+    assert [path.name for path in source.parent.iterdir()] == ["a.safetensors"]
+
+
+def test_a_disk_that_fills_up_leaves_a_resumable_part(large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "b.gguf"
+    real, written = os.pwrite, [0]
+
+    def full(file: int, data: bytes, at: int) -> int:
+        written[0] += len(data)
+        if written[0] > 20_000_000:
+            raise OSError(28, "No space left on device")
+        return real(file, data, at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(CannotAccess, match="no space left") as caught:
+            convert(Request(str(large), str(target), "q8_0"))
+    assert "--resume" in caught.value.fix
+    assert not target.exists() and target.with_name("b.gguf.part").exists()
+    result = convert(Request(str(large), str(target), "q8_0", resume=True))
+    assert result.resumed > 0
+    convert(Request(str(large), str(tmp_path / "c.gguf"), "q8_0"))
+    assert digest(target) == digest(tmp_path / "c.gguf")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.gguf", "c.gguf"]
+
+
+def test_resuming_refuses_a_source_that_changed(large: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "a.safetensors"
+    copy.write_bytes(large.read_bytes())
+    prepared = prepare(Request(str(copy), str(tmp_path / "b.gguf"), "q8_0"))
+    check(prepared)
+
+    def stop(done: int, total: int) -> None:
+        if done * 2 > total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(prepared, stop)
+    os.utime(copy, ns=(1, 1))
+    with pytest.raises(Refused, match="source has changed"):
+        convert(Request(str(copy), str(tmp_path / "b.gguf"), "q8_0", resume=True))
+    with pytest.raises(Refused, match="another plan|source has changed"):
+        convert(Request(str(copy), str(tmp_path / "b.gguf"), "f16", resume=True))
+
+
+def _killed_and_resumed(source: Path, target: Path, moments: int, seed: int) -> None:
+    """Start, kill -9 after a random while, again and again; then resume to the end."""
+    command = [sys.executable, "-m", "modelkit", "convert", str(source), str(target), "--to", "pure:q5_1", "--workers", "1"]
+    rng = random.Random(seed)
+    for _ in range(moments):
+        child = subprocess.Popen([*command, "--resume", "-q"], stderr=subprocess.PIPE)
+        time.sleep(rng.uniform(0.15, 0.9))
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+        if child.returncode == 0:  # it had ended by itself: begin anew
+            target.unlink()
+        assert not target.exists()
+    done = subprocess.run([*command, "--resume", "--json"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["bytes"] == target.stat().st_size
+
+
+@pytest.mark.parametrize("moments", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_runs_resume_to_the_same_bytes(moments: int, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert(Request(str(large), str(tmp_path / "whole.gguf"), "pure:q5_1"))
+    _killed_and_resumed(large, tmp_path / "cut.gguf", moments, moments)
+    assert digest(tmp_path / "whole.gguf") == digest(tmp_path / "cut.gguf")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.gguf", "whole.gguf"]
+
+
+def test_ctrl_c_exits_130_and_says_how_to_go_on(large: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "modelkit", "convert", str(large), str(tmp_path / "b.gguf"), "--to", "pure:q5_1", "--workers", "1"]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "b.gguf.part").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    child.send_signal(signal.SIGINT)
+    _, words = child.communicate(timeout=60)
+    assert child.returncode == 130, words
+    assert "--resume" in words and "Traceback" not in words
+    assert not (tmp_path / "b.gguf").exists()
+
+
+def test_the_plan_reads_no_tensor_data(large: Path, tmp_path: Path, run: Run) -> None:
+    """`--plan` knows the size to the byte, and writes nothing."""
+    result = run("convert", large, tmp_path / "b.gguf", "--to", "q8_0", "--plan", "--json")
+    plan = json.loads(result.stdout)
+    assert list(tmp_path.iterdir()) == []
+    convert(Request(str(large), str(tmp_path / "b.gguf"), "q8_0"))
+    assert plan["output_bytes"] == (tmp_path / "b.gguf").stat().st_size
+    assert plan["verdicts_at_worst"] == {"QUANTISED": 40} and len(plan["tensors"]) == 40
+
+
+def test_a_receipt_names_digests_and_verdicts(source: Path, tmp_path: Path, run: Run) -> None:
+    run("convert", source, tmp_path / "b.gguf", "--to", "q8_0", "--receipt", tmp_path / "r.json")
+    receipt = json.loads((tmp_path / "r.json").read_text())
+    assert receipt["target"]["files"]["b.gguf"]["sha256"] == hashlib.sha256((tmp_path / "b.gguf").read_bytes()).hexdigest()
+    assert receipt["source"]["files"]["a.safetensors"]["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+    verdicts = {one["tensor"]: one["verdict"] for one in receipt["tensors"]}
+    assert verdicts == {"a.weight": "QUANTISED", "b.weight": "QUANTISED", "norm.weight": "EXACT", "steps": "EXACT"}
+
+
+def test_two_runs_do_not_write_one_destination(source: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    target = source.with_name("b.gguf")
+    lock = source.with_name("b.gguf.journal.lock")
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(Refused, match="another run"):
+            convert(Request(str(source), str(target)))

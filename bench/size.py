@@ -1,6 +1,6 @@
 """Lines per file and the longest functions, against the budgets of the style guide.
 
-    python bench/size.py        exits 1 when a hard limit is passed
+python bench/size.py        exits 1 when a hard limit is passed
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def functions(path: Path) -> list[tuple[int, str]]:
 
 
 def main() -> int:
+    """Print the table; 1 when a hard limit is passed."""
     root = Path(__file__).resolve().parent.parent / "modelkit"
     files = []
     longest: list[tuple[int, str]] = []
@@ -42,7 +43,13 @@ def main() -> int:
         print(f"  {lines:4}  {name}  {mark}")
     print("longest functions")
     for lines, name in sorted(longest, reverse=True)[:12]:
-        mark = "OVER THE LIMIT" if lines > FUNCTION_LIMIT else f"over the aim of {FUNCTION_AIM}" if lines > FUNCTION_AIM else ""
+        mark = (
+            "OVER THE LIMIT"
+            if lines > FUNCTION_LIMIT
+            else f"over the aim of {FUNCTION_AIM}"
+            if lines > FUNCTION_AIM
+            else ""
+        )
         broken += lines > FUNCTION_LIMIT
         print(f"  {lines:4}  {name}  {mark}")
     return 1 if broken else 0

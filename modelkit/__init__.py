@@ -1,2 +1,3 @@
 """modelkit."""
+
 __version__ = "0.1.0"

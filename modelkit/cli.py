@@ -20,7 +20,7 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        return COMMANDS[name] if name in COMMANDS else None
+        return COMMANDS.get(name)
 
 
 @click.command(

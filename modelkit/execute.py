@@ -98,7 +98,7 @@ def carry_out(number: int, job: Job, folders: Folders) -> Done:
         errors = difference(values, job.target.unpack(written, values.shape))
     crc = 0
     for span, data in zip(job.writes, written, strict=True):
-        crc = zlib.crc32(data, crc)
+        crc = zlib.crc32(data.data, crc)
         _write(folders.writing(span.file), span, data)
     return Done(number, crc, *errors)
 
@@ -140,7 +140,7 @@ def _write(path: str, span: Span, data: Array) -> None:
     with explained(path):
         file = os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
         try:
-            write_at(file, span.start, memoryview(data))
+            write_at(file, span.start, data.data)
         finally:
             os.close(file)
 
@@ -216,7 +216,7 @@ def still_there(plan: Plan, folders: Folders, done: Iterable[Done]) -> list[Done
 def _crc(job: Job, folders: Folders) -> int:
     crc = 0
     for span in job.writes:
-        crc = zlib.crc32(_read(folders.writing(span.file), span), crc)
+        crc = zlib.crc32(_read(folders.writing(span.file), span).data, crc)
     return crc
 
 
@@ -236,7 +236,7 @@ def fsync(path: Path) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock file, so that two runs cannot write one destination; no lock where the system has none."""
     try:
-        import fcntl  # noqa: PLC0415 - not on Windows
+        import fcntl
     except ImportError:
         yield
         return

@@ -8,7 +8,6 @@ any order, on any executor, and run twice without harm.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import lcm, prod
@@ -177,4 +176,5 @@ def _cut(tensor: Tensor, spans: Mapping[str, Span], first: int, count: int) -> t
 
 
 def worst(verdicts: Iterable[Expectation]) -> Expectation:
+    """The verdict that loses most; EXACT for none."""
     return max(verdicts, key=ORDER.index, default="EXACT")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import ml_dtypes  # noqa: F401 - lets safetensors.numpy give bfloat16 arrays
+import ml_dtypes
 import numpy as np
 import pytest
-from conftest import small_weights
 from safetensors.numpy import load_file, save_file
+from samples import small_weights
 
 from modelkit.errors import BadRequest, BadValue, BrokenFile, Refused, Unsupported
 from modelkit.operations.convert import Request, Result, convert
@@ -31,7 +31,8 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
 
 def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
     return one.keys() == other.keys() and all(
-        one[name].dtype == other[name].dtype and np.array_equal(one[name].view(np.uint8), other[name].view(np.uint8)) for name in one
+        one[name].dtype == other[name].dtype and np.array_equal(one[name].view(np.uint8), other[name].view(np.uint8))
+        for name in one
     )
 
 
@@ -56,7 +57,9 @@ def test_the_embedded_model_takes_the_whole_tour(stories: Path, tmp_path: Path) 
     do(tmp_path / "c.gguf", f"{tmp_path}/two/", "bf16")
     for folder in ("one", "two"):
         assert same(weights(stories), weights(tmp_path / folder)), folder
-        first, second = (tokenizers.Tokenizer.from_file(str(f / "tokenizer.json")) for f in (stories, tmp_path / folder))
+        first, second = (
+            tokenizers.Tokenizer.from_file(str(f / "tokenizer.json")) for f in (stories, tmp_path / folder)
+        )
         for text in ("Once upon a time, Lily saw a cat.", "Zoë 😀\n3 cats", " a  b"):
             assert first.encode(text).ids == second.encode(text).ids
     assert (tmp_path / "b.tokenizer.bin").read_bytes() == (stories / "tokenizer.bin").read_bytes()
@@ -98,7 +101,11 @@ def _raw(path: Path) -> dict[str, bytes]:
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    return {n: data[8 + length + i["data_offsets"][0] : 8 + length + i["data_offsets"][1]] for n, i in header.items() if n != "__metadata__"}
+    return {
+        n: data[8 + length + i["data_offsets"][0] : 8 + length + i["data_offsets"][1]]
+        for n, i in header.items()
+        if n != "__metadata__"
+    }
 
 
 def test_an_unknown_architecture_goes_to_gguf_and_back_with_its_names(tmp_path: Path) -> None:
@@ -204,7 +211,7 @@ def test_an_incomplete_model_is_not_converted_into_another_dialect(shared_data: 
     (tmp_path / "in").mkdir()
     save_file(tensors, tmp_path / "in" / "model.safetensors")
     (tmp_path / "in" / "config.json").write_bytes((source / "config.json").read_bytes())
-    with pytest.raises(BrokenFile, match="up_proj.weight' is missing"):
+    with pytest.raises(BrokenFile, match=r"up_proj\.weight' is missing"):
         do(tmp_path / "in", tmp_path / "a.gguf")
 
 
@@ -244,7 +251,7 @@ def test_llama2c_golden_files(name: str, shared_data: Path, tmp_path: Path) -> N
     do(legacy, tmp_path / "v2.bin", f"llama2c:group={json.loads((folder / 'spec.json').read_text())['group_size']}")
     assert (tmp_path / "v2.bin").read_bytes() == grouped.read_bytes()
     do(legacy, tmp_path / "v0.bin")
-    start, size = _tables(legacy.read_bytes())
+    start, _ = _tables(legacy.read_bytes())
     assert (tmp_path / "v0.bin").read_bytes()[:start] == legacy.read_bytes()[:start]
 
 
@@ -264,9 +271,9 @@ def test_transformers_opens_what_we_write(stories: Path, tmp_path: Path) -> None
     torch = pytest.importorskip("torch")
     do(stories, tmp_path / "a.gguf", "bf16")
     do(tmp_path / "a.gguf", f"{tmp_path}/back/", "bf16")
-    models = [transformers.AutoModelForCausalLM.from_pretrained(f, dtype=torch.float32) for f in (stories, tmp_path / "back")]
+    models = [
+        transformers.AutoModelForCausalLM.from_pretrained(f, dtype=torch.float32) for f in (stories, tmp_path / "back")
+    ]
     ids = torch.tensor([[1, 300, 301, 302]])
     one, two = (model(ids).logits for model in models)
     assert torch.equal(one, two)
-
-

@@ -101,7 +101,9 @@ def _kept(facts: Facts) -> dict[str, Any]:
     return kept if isinstance(kept, dict) else {}
 
 
-def _rope(name: str, facts: Facts, probe: Probe, theta: float, head_dim: int, original: Mapping[str, Any]) -> dict[str, Any]:
+def _rope(
+    name: str, facts: Facts, probe: Probe, theta: float, head_dim: int, original: Mapping[str, Any]
+) -> dict[str, Any]:
     kind = facts.get(f"{name}.rope.scaling.type") or "none"
     data = probe(NAME)
     if data is not None:
@@ -109,7 +111,9 @@ def _rope(name: str, facts: Facts, probe: Probe, theta: float, head_dim: int, or
         found = infer(data, theta, head_dim, kept if isinstance(kept, dict) else {})
         if found is None:
             message = f"'{NAME}' is no llama3 scaling: no four numbers reproduce it"
-            raise Unsupported(f"unsupported architecture {name}: {message}", "convert to GGUF, where the tensor is carried")
+            raise Unsupported(
+                f"unsupported architecture {name}: {message}", "convert to GGUF, where the tensor is carried"
+            )
         return found
     if kind == "none":
         return {}

@@ -115,5 +115,7 @@ def _whole(config: Mapping[str, Any], key: str, default: int | None = None) -> i
     value = config.get(key)
     value = default if value is None else value
     if type(value) is not int or value <= 0:
-        raise BrokenFile(f"config.json: {key} is {value!r}, a positive whole number expected", FIX, "config-shape-mismatch")
+        raise BrokenFile(
+            f"config.json: {key} is {value!r}, a positive whole number expected", FIX, "config-shape-mismatch"
+        )
     return value

@@ -49,7 +49,9 @@ def write(config: Config) -> dict[str, Any]:
     if config.window is not None and config.window < config.context:
         wrong.append(f"it has a sliding window of {config.window:,}")
     if wrong:
-        raise Unsupported(f"llama2.c cannot run this model: {'; '.join(wrong)}", "convert to GGUF or a Hugging Face folder")
+        raise Unsupported(
+            f"llama2.c cannot run this model: {'; '.join(wrong)}", "convert to GGUF or a Hugging Face folder"
+        )
     return {
         "dim": config.hidden,
         "hidden_dim": config.feed_forward,

@@ -39,6 +39,8 @@ def command(path: str, view: str | None, top: int | None, key: str | None, grep:
 
 
 def _show(path: str, view: str | None, top: int | None, key: str | None, grep: str | None, as_json: bool) -> int:
+    from dataclasses import asdict
+
     from modelkit.operations import inspect as operation
     from modelkit.report import console, inspection
 
@@ -47,7 +49,7 @@ def _show(path: str, view: str | None, top: int | None, key: str | None, grep: s
     found: object
     if view == "tree":
         branches = operation.tree(opened.model.tensors)
-        found, lines = [operation.asdict(branch) for branch in branches], inspection.tree_lines(branches)
+        found, lines = [asdict(branch) for branch in branches], inspection.tree_lines(branches)
     elif view == "tensors":
         found = operation.tensors(opened, grep, top)
         lines = inspection.tensor_lines(found)
@@ -57,7 +59,11 @@ def _show(path: str, view: str | None, top: int | None, key: str | None, grep: s
     else:
         found, lines = None, inspection.summary_lines(facts)
     if as_json:
-        console.document({"schema_version": 1, **facts} if view is None else {"schema_version": 1, "path": path, view: found})
+        console.document(
+            {"schema_version": 1, **facts} if view is None else {"schema_version": 1, "path": path, view: found}
+        )
     else:
-        console.data(lines if view is None or facts["health"]["ok"] else lines + inspection.health_lines(facts["health"]))
+        console.data(
+            lines if view is None or facts["health"]["ok"] else lines + inspection.health_lines(facts["health"])
+        )
     return 0 if facts["health"]["ok"] else 1

@@ -1,8 +1,8 @@
 """The twelve bytes that hold eight 6-bit scales and eight 6-bit minimums of Q4_K and Q5_K.
 
-    bytes 0-3   low 6 bits = scale 0..3, top 2 bits = top bits of scale 4..7
-    bytes 4-7   low 6 bits = minimum 0..3, top 2 bits = top bits of minimum 4..7
-    bytes 8-11  low half = low 4 bits of scale 4..7, high half = those of minimum 4..7
+bytes 0-3   low 6 bits = scale 0..3, top 2 bits = top bits of scale 4..7
+bytes 4-7   low 6 bits = minimum 0..3, top 2 bits = top bits of minimum 4..7
+bytes 8-11  low half = low 4 bits of scale 4..7, high half = those of minimum 4..7
 """
 
 from __future__ import annotations

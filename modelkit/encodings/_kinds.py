@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from modelkit.errors import BadValue, Unsupported
+from modelkit.encodings._slabs import out_of_range, refuse_nonfinite, slabs
+from modelkit.errors import Unsupported
 from modelkit.lazy import np
 from modelkit.tensors import BITS, Part
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array, Encoding, Kind, Shape
-
-SLAB = 1 << 17
-"""Values worked on at once inside a block encoding: temporaries stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +50,34 @@ class Float:
         return (Part(name, self.dtype, shape),)
 
     def pack(self, values: F32) -> tuple[Array, ...]:
-        self._refuse_overflow(values)
-        return (self.encode(values),)
+        with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+            if self.limit is None:
+                return (self.encode(values),)
+            flat = values.reshape(-1)
+            stored = np.empty(len(flat), self.encode(flat[:0]).dtype)
+            for run in slabs(len(flat)):
+                self._refuse_overflow(flat[run], self.limit, run.start)
+                stored[run] = self.encode(flat[run])
+        return (stored.reshape(values.shape),)
 
     def unpack(self, parts: Sequence[Array], shape: Shape) -> F32:
-        return self.decode(parts[0]).reshape(shape)
+        with np.errstate(invalid="ignore"):
+            return self.decode(parts[0].reshape(-1)).reshape(shape)
 
     def holds(self, other: Encoding) -> bool:
         if isinstance(other, Float):
             return self.exponent >= other.exponent and self.mantissa >= other.mantissa
         return other.kind == "quantised" and self.mantissa >= 23  # decoded values are float32 by definition
 
-    def _refuse_overflow(self, values: F32) -> None:
-        if self.limit is None:
+    def _refuse_overflow(self, values: F32, limit: float, first: int) -> None:
+        if -limit <= values.min() and values.max() <= limit:
             return
-        beyond = np.abs(values) > np.float32(self.limit)  # NaN compares false and stays NaN
+        beyond = np.abs(values) > np.float32(limit)  # NaN compares false and stays NaN
         if self.infinity:
             beyond &= np.isfinite(values)
         if beyond.any():
-            raise out_of_range(values, beyond, f"{self.name} holds at most {self.limit:,.0f}")
+            edge = self.encode(np.array([limit], np.float32)).view(np.uint8)
+            raise out_of_range(values, beyond, f"{self.name} holds at most {self.decode(edge)[0]:g}", first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,8 @@ class Block:
     """Every `values` numbers of a row become `bytes` bytes, independently of all others.
 
     `encode` turns float32 [blocks, values] into uint8 [blocks, bytes]; `decode` goes back.
-    Either is None where modelkit cannot do it.
+    Either is None where modelkit cannot do it. `scales` says how many f16 fields begin a block: a
+    value that makes one of them overflow is refused, because it would spoil its whole block.
     """
 
     name: str
@@ -89,6 +97,7 @@ class Block:
     ggml: int | None = None
     dtype: str | None = None
     kind: Kind = "quantised"
+    scales: int = 0
 
     def unit(self, shape: Shape) -> int:
         return self.values
@@ -103,12 +112,13 @@ class Block:
     def pack(self, values: F32) -> tuple[Array, ...]:
         if self.encode is None:
             raise Unsupported(f"{self.name} can be read but not written", "choose another encoding for --to")
-        refuse_nonfinite(values, self.name)
         blocks = values.reshape(-1, self.values)  # (block, value)
         packed = np.empty((len(blocks), self.bytes), np.uint8)
-        for first in range(0, len(blocks), SLAB // self.values):
-            run = slice(first, first + SLAB // self.values)
-            packed[run] = self.encode(blocks[run])
+        with np.errstate(all="ignore"):  # what overflows is either refused or meant
+            for run in slabs(len(blocks), self.values):
+                refuse_nonfinite(blocks[run], self.name, run.start * self.values)
+                packed[run] = self.encode(blocks[run])
+                self._refuse_overflow(blocks[run], packed[run], run.start * self.values)
         return (packed,)
 
     def unpack(self, parts: Sequence[Array], shape: Shape) -> F32:
@@ -116,13 +126,24 @@ class Block:
             raise Unsupported(f"{self.name} can be carried but not decoded", "convert from another file of the model")
         blocks = parts[0].view(np.uint8).reshape(-1, self.bytes)  # (block, byte)
         values = np.empty((len(blocks), self.values), np.float32)
-        for first in range(0, len(blocks), SLAB // self.values):
-            run = slice(first, first + SLAB // self.values)
-            values[run] = self.decode(blocks[run])
+        with np.errstate(all="ignore"):  # a damaged scale may be infinite: 0 * infinity is NaN, not a fault here
+            for run in slabs(len(blocks), self.values):
+                values[run] = self.decode(blocks[run])
         return values.reshape(shape)
 
     def holds(self, other: Encoding) -> bool:
         return self == other
+
+    def _refuse_overflow(self, blocks: F32, packed: Array, first: int) -> None:
+        if not self.scales:
+            return
+        scales = np.ascontiguousarray(packed[:, : 2 * self.scales]).view("<f2")  # (block, scale)
+        lost = ~np.isfinite(scales).all(axis=1)
+        if lost.any():
+            block = int(lost.argmax())
+            sizes = np.abs(blocks[block])
+            why = f"too large for the f16 scales of {self.name}"
+            raise out_of_range(blocks[block], sizes == sizes.max(), why, first + block * self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,16 +187,3 @@ RAW: Mapping[str, Raw] = {
     )
 }  # fmt: skip
 """What is carried, by safetensors dtype."""
-
-
-def refuse_nonfinite(values: F32, name: str) -> None:
-    """Raise BadValue at the first NaN or infinity: a block scale would spread it over its neighbours."""
-    bad = ~np.isfinite(values)
-    if bad.any():
-        raise out_of_range(values, bad, f"{name} cannot hold it")
-
-
-def out_of_range(values: F32, beyond: Array, why: str) -> BadValue:
-    """The error for the first value marked in `beyond`; `index` counts within this run of values."""
-    index = int(np.flatnonzero(beyond)[0])
-    return BadValue(f"value {float(values.reshape(-1)[index]):g}: {why}", index=index)

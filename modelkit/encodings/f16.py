@@ -1,4 +1,7 @@
-"""F16: IEEE 754 binary16, little endian. Round to nearest even; what would become infinite is refused."""
+"""F16: IEEE 754 binary16, little endian. 16 bits a weight, largest value 65504, rounded to nearest even.
+
+From 65520 on a value would become infinite and is refused.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,16 @@ from modelkit.lazy import np
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array
 
-
-LIMIT = 65519.996  # from 65520 on, f32 rounds to infinity
+LIMIT = 65519.996  # the largest f32 that rounds to a finite value
 
 
 def encode(values: F32) -> Array:
+    """float32 -> f2."""
     return values.astype("<f2")
 
 
 def decode(data: Array) -> F32:
+    """uint8 -> float32, exactly."""
     return data.view("<f2").astype(np.float32)
 
 

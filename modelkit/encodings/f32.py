@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 
 
 def encode(values: F32) -> Array:
+    """float32 -> f4; no copy is made where the machine is little-endian."""
     return values.astype("<f4", copy=False)
 
 
 def decode(data: Array) -> F32:
+    """uint8 -> float32; a view of `data` where the machine is little-endian."""
     return data.view("<f4").astype(np.float32, copy=False)
 
 

@@ -1,4 +1,7 @@
-"""IQ1_M: 1.75 bits a weight, points of a lattice. 56 bytes for 256 values, decoded by the `gguf` package."""
+"""IQ1_M: points of a lattice. 56 bytes for 256 values, 1.75 bits a weight.
+
+Read through the `gguf` package, not written.
+"""
 
 from modelkit.encodings._gguf_package import through_gguf
 

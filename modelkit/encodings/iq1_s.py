@@ -1,4 +1,7 @@
-"""IQ1_S: 1.5625 bits a weight, points of a lattice. 50 bytes for 256 values, decoded by the `gguf` package."""
+"""IQ1_S: points of a lattice. 50 bytes for 256 values, 1.5625 bits a weight.
+
+Read through the `gguf` package, not written.
+"""
 
 from modelkit.encodings._gguf_package import through_gguf
 

@@ -1,4 +1,7 @@
-"""IQ2_XS: 2.3125 bits a weight, signed points of a lattice. 74 bytes for 256 values, decoded by the `gguf` package."""
+"""IQ2_XS: signed points of a lattice. 74 bytes for 256 values, 2.3125 bits a weight.
+
+Read through the `gguf` package, not written.
+"""
 
 from modelkit.encodings._gguf_package import through_gguf
 

@@ -1,4 +1,7 @@
-"""IQ2_XXS: 2.0625 bits a weight, signed points of a lattice. 66 bytes for 256 values, decoded by the `gguf` package."""
+"""IQ2_XXS: signed points of a lattice. 66 bytes for 256 values, 2.0625 bits a weight.
+
+Read through the `gguf` package, not written.
+"""
 
 from modelkit.encodings._gguf_package import through_gguf
 

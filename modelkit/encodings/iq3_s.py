@@ -1,4 +1,7 @@
-"""IQ3_S: 3.4375 bits a weight, signed points of a lattice. 110 bytes for 256 values, decoded by the `gguf` package."""
+"""IQ3_S: signed points of a lattice. 110 bytes for 256 values, 3.4375 bits a weight.
+
+Read through the `gguf` package, not written.
+"""
 
 from modelkit.encodings._gguf_package import through_gguf
 

@@ -1,4 +1,7 @@
-"""IQ3_XXS: 3.0625 bits a weight, signed points of a lattice. 98 bytes for 256 values, decoded by the `gguf` package."""
+"""IQ3_XXS: signed points of a lattice. 98 bytes for 256 values, 3.0625 bits a weight.
+
+Read through the `gguf` package, not written.
+"""
 
 from modelkit.encodings._gguf_package import through_gguf
 

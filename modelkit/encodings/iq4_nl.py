@@ -1,4 +1,7 @@
-"""IQ4_NL: 4.5 bits a weight, codes into a table of 16 values. 18 bytes for 32 values, decoded by the `gguf` package."""
+"""IQ4_NL: codes into a table of 16 values. 18 bytes for 32 values, 4.5 bits a weight.
+
+Read through the `gguf` package, not written.
+"""
 
 from modelkit.encodings._gguf_package import through_gguf
 

@@ -1,4 +1,7 @@
-"""IQ4_XS: 4.25 bits a weight, codes into a table of 16 values, 6-bit scales. 136 bytes for 256 values, decoded by the `gguf` package."""
+"""IQ4_XS: codes into a table of 16 values, 6-bit scales. 136 bytes for 256 values, 4.25 bits a weight.
+
+Read through the `gguf` package, not written.
+"""
 
 from modelkit.encodings._gguf_package import through_gguf
 

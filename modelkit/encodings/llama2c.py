@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
-from modelkit.encodings._kinds import refuse_nonfinite
+from modelkit.encodings._slabs import refuse_nonfinite, slabs
 from modelkit.lazy import np
 from modelkit.tensors import Part
 
@@ -46,19 +46,32 @@ class Llama2c:
         return Part(name, "I8", shape), Part(f"{name}.scale", "F32", (prod(shape) // self.group,))
 
     def pack(self, values: F32) -> tuple[Array, ...]:
-        refuse_nonfinite(values, self.name)
         groups = values.reshape(-1, self.group)  # (group, value)
-        scale = np.abs(groups).max(axis=1, keepdims=True) / np.float32(127)
-        codes = np.divide(groups, scale, out=np.zeros_like(groups), where=scale != 0)  # an all-zero group has scale 0
-        return np.rint(codes).astype(np.int8).reshape(values.shape), scale.astype("<f4").reshape(-1)
+        codes = np.empty(groups.shape, np.int8)
+        scales = np.empty(len(groups), "<f4")
+        for run in slabs(len(groups), self.group):
+            refuse_nonfinite(groups[run], self.name, run.start * self.group)
+            scales[run], codes[run] = _encode(groups[run])
+        return codes.reshape(values.shape), scales
 
     def unpack(self, parts: Sequence[Array], shape: Shape) -> F32:
         codes = parts[0].view(np.int8).reshape(-1, self.group)
-        scale = parts[1].reshape(-1).view(np.uint8).view("<f4").reshape(-1, 1)
-        return (codes * scale).astype(np.float32, copy=False).reshape(shape)
+        scales = parts[1].reshape(-1).view("<f4").reshape(-1, 1)
+        with np.errstate(all="ignore"):  # damaged scales may be infinite: 0 * infinity is NaN, not a fault here
+            values: F32 = np.multiply(codes, scales, dtype=np.float32)
+        return values.reshape(shape)
 
     def holds(self, other: Encoding) -> bool:
         return self == other
+
+
+def _encode(groups: F32) -> tuple[F32, F32]:
+    """The scale of each group, and x / scale, rounded half to even; a group without a scale gets zeros."""
+    scale: F32 = np.abs(groups).max(axis=1) / np.float32(127)
+    divisor: F32 = np.where(scale == 0, np.float32(np.inf), scale)
+    codes: F32 = groups / divisor[:, None]  # export.py divides; multiplying by 1/scale gives other codes
+    np.rint(codes, out=codes)
+    return scale, np.clip(codes, -127, 127, out=codes)  # a subnormal scale is so coarse that codes pass 127
 
 
 encoding = Llama2c()

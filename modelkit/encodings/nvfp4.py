@@ -1,4 +1,7 @@
-"""NVFP4: 4.5 bits a weight, e2m1 floats with one fp8 scale for 16. 36 bytes for 64 values, decoded by the `gguf` package."""
+"""NVFP4: e2m1 floats with one fp8 scale for 16. 36 bytes for 64 values, 4.5 bits a weight.
+
+Read through the `gguf` package, not written.
+"""
 
 from modelkit.encodings._gguf_package import through_gguf
 

@@ -1,4 +1,7 @@
-"""Q1_0: 1.125 bits a weight, signs with one f16 scale. 18 bytes for 128 values, decoded by the `gguf` package."""
+"""Q1_0: signs with one f16 scale. 18 bytes for 128 values, 1.125 bits a weight.
+
+Read through the `gguf` package, not written.
+"""
 
 from modelkit.encodings._gguf_package import through_gguf
 

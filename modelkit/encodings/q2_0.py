@@ -1,4 +1,7 @@
-"""Q2_0: 2.25 bits a weight, 2-bit codes with one f16 scale. 18 bytes for 64 values, decoded by the `gguf` package."""
+"""Q2_0: 2-bit codes with one f16 scale. 18 bytes for 64 values, 2.25 bits a weight.
+
+Read through the `gguf` package, not written.
+"""
 
 from modelkit.encodings._gguf_package import through_gguf
 

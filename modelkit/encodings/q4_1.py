@@ -1,16 +1,18 @@
 """Q4_1: 32 codes of 4 bits share an f16 scale and an f16 minimum. 20 bytes a block, 5 bits a weight.
 
-    offset  size  field
-    0       2     d    f16      scale
-    2       2     m    f16      minimum
-    4       16    qs   u4[32]   value = d * q + m; byte j = q[j] low, q[j + 16] high
+offset  size  field
+0       2     d    f16      scale
+2       2     m    f16      minimum
+4       16    qs   u4[32]   value = d * q + m; byte j = q[j] low, q[j + 16] high
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from modelkit.encodings._classic_blocks import columns, f16, inverse, low_halves, lowest
 from modelkit.encodings._kinds import Block
+from modelkit.encodings._slabs import f16_field
 from modelkit.lazy import np
 
 if TYPE_CHECKING:
@@ -18,20 +20,24 @@ if TYPE_CHECKING:
 
 
 def encode(blocks: F32) -> Array:
-    m = blocks.min(axis=1, keepdims=True)  # (block, 1)
-    d = (blocks.max(axis=1, keepdims=True) - m) / np.float32(15)
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        inverse = np.where(d == 0, np.float32(0), np.float32(1) / d)
-        codes = np.minimum(np.trunc((blocks - m) * inverse + np.float32(0.5)), 15).astype(np.int8).view(np.uint8)
-    head = np.concatenate([d, m], axis=1).astype("<f2").view(np.uint8)
-    return np.concatenate([head, codes[:, :16] | (codes[:, 16:] << 4)], axis=1)
+    """float32 [block, 32] -> uint8 [block, 20]."""
+    x = columns(blocks)
+    m = lowest(x)
+    d: F32 = (x.max(axis=0) - m + np.float32(0)) / np.float32(15)  # + 0: never -0
+    x -= m
+    x *= inverse(d)
+    x += np.float32(0.5)
+    codes = np.minimum(x, np.float32(15), out=x).astype(np.uint8)
+    return np.concatenate([f16(d, m), low_halves(codes)], axis=1)
 
 
 def decode(blocks: Array) -> F32:
-    head = np.ascontiguousarray(blocks[:, :4]).view("<f2").astype(np.float32)  # (block, 2)
+    """uint8 [block, 20] -> float32 [block, 32]."""
+    head = f16_field(blocks, 0, 2)  # (block, 2)
     nibbles = blocks[:, 4:]
-    codes = np.concatenate([nibbles & 15, nibbles >> 4], axis=1)  # (block, 32)
-    return head[:, :1] * codes + head[:, 1:]
+    values: F32 = head[:, :1] * np.concatenate([nibbles & 15, nibbles >> 4], axis=1)  # (block, 32)
+    values += head[:, 1:]
+    return values
 
 
-encoding = Block("q4_1", values=32, bytes=20, encode=encode, decode=decode, ggml=3)
+encoding = Block("q4_1", values=32, bytes=20, encode=encode, decode=decode, ggml=3, scales=2)

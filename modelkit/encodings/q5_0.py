@@ -1,16 +1,18 @@
 """Q5_0: 32 codes of 5 bits share one f16 scale. 22 bytes a block, 5.5 bits a weight.
 
-    offset  size  field
-    0       2     d    f16      scale, from the value of largest magnitude
-    2       4     qh   u32      bit j = the fifth bit of q[j]
-    6       16    qs   u4[32]   value = d * (q - 16); byte j = q[j] low, q[j + 16] high
+offset  size  field
+0       2     d    f16      scale, from the value of largest magnitude (which becomes code 0)
+2       4     qh   u32      bit j = the fifth bit of q[j]
+6       16    qs   u4[32]   value = d * (q - 16); byte j = q[j] low, q[j + 16] high
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from modelkit.encodings._classic_blocks import columns, f16, fifth_bits, inverse, low_halves, signed_largest
 from modelkit.encodings._kinds import Block
+from modelkit.encodings._slabs import f16_field
 from modelkit.lazy import np
 
 if TYPE_CHECKING:
@@ -18,23 +20,25 @@ if TYPE_CHECKING:
 
 
 def encode(blocks: F32) -> Array:
-    rows = np.arange(len(blocks))
-    largest = blocks[rows, np.abs(blocks).argmax(axis=1)][:, None]  # signed, the first of equals
-    d = largest / np.float32(-16)
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        inverse = np.where(d == 0, np.float32(0), np.float32(1) / d)
-        codes = np.minimum(np.trunc(blocks * inverse + np.float32(16.5)), 31).astype(np.int8).view(np.uint8)
-    high = np.packbits(codes >> 4, axis=1, bitorder="little")  # (block, 4)
-    low = (codes[:, :16] & 15) | (codes[:, 16:] << 4)
-    return np.concatenate([d.astype("<f2").view(np.uint8), high, low], axis=1)
+    """float32 [block, 32] -> uint8 [block, 22]."""
+    x = columns(blocks)
+    d: F32 = signed_largest(x) / np.float32(-16)
+    scale = inverse(d)
+    x *= scale
+    x += np.float32(16.5)
+    codes = np.minimum(x, np.float32(31), out=x).astype(np.uint8)
+    codes[:, (scale == 0) & (d != 0)] = 0  # 1/d overflowed: what ggml's generic build leaves there
+    return np.concatenate([f16(d), fifth_bits(codes), low_halves(codes)], axis=1)
 
 
 def decode(blocks: Array) -> F32:
-    d = np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float32)  # (block, 1)
+    """uint8 [block, 22] -> float32 [block, 32]."""
+    d = f16_field(blocks, 0)  # (block, 1)
     high = np.unpackbits(blocks[:, 2:6], axis=1, bitorder="little")  # (block, 32)
     nibbles = blocks[:, 6:]
     codes = np.concatenate([nibbles & 15, nibbles >> 4], axis=1) | (high << 4)
-    return d * (codes.view(np.int8) - np.int8(16))
+    values: F32 = d * (codes.view(np.int8) - np.int8(16))
+    return values
 
 
-encoding = Block("q5_0", values=32, bytes=22, encode=encode, decode=decode, ggml=6)
+encoding = Block("q5_0", values=32, bytes=22, encode=encode, decode=decode, ggml=6, scales=1)

@@ -1,17 +1,19 @@
 """Q5_1: 32 codes of 5 bits share an f16 scale and an f16 minimum. 24 bytes a block, 6 bits a weight.
 
-    offset  size  field
-    0       2     d    f16      scale
-    2       2     m    f16      minimum
-    4       4     qh   u32      bit j = the fifth bit of q[j]
-    8       16    qs   u4[32]   value = d * q + m; byte j = q[j] low, q[j + 16] high
+offset  size  field
+0       2     d    f16      scale
+2       2     m    f16      minimum
+4       4     qh   u32      bit j = the fifth bit of q[j]
+8       16    qs   u4[32]   value = d * q + m; byte j = q[j] low, q[j + 16] high
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from modelkit.encodings._classic_blocks import columns, f16, fifth_bits, inverse, low_halves, lowest
 from modelkit.encodings._kinds import Block
+from modelkit.encodings._slabs import f16_field
 from modelkit.lazy import np
 
 if TYPE_CHECKING:
@@ -19,23 +21,26 @@ if TYPE_CHECKING:
 
 
 def encode(blocks: F32) -> Array:
-    m = blocks.min(axis=1, keepdims=True)  # (block, 1)
-    d = (blocks.max(axis=1, keepdims=True) - m) / np.float32(31)
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        inverse = np.where(d == 0, np.float32(0), np.float32(1) / d)
-        codes = np.trunc((blocks - m) * inverse + np.float32(0.5)).astype(np.uint8)  # ggml does not clamp here
-    high = np.packbits((codes >> 4) & 1, axis=1, bitorder="little")  # (block, 4)
-    low = (codes[:, :16] & 15) | (codes[:, 16:] << 4)
-    head = np.concatenate([d, m], axis=1).astype("<f2").view(np.uint8)
-    return np.concatenate([head, high, low], axis=1)
+    """float32 [block, 32] -> uint8 [block, 24]."""
+    x = columns(blocks)
+    m = lowest(x)
+    d: F32 = (x.max(axis=0) - m + np.float32(0)) / np.float32(31)  # + 0: never -0
+    x -= m
+    x *= inverse(d)
+    x += np.float32(0.5)
+    codes = x.astype(np.uint8)  # ggml does not clamp here
+    return np.concatenate([f16(d, m), fifth_bits(codes), low_halves(codes)], axis=1)
 
 
 def decode(blocks: Array) -> F32:
-    head = np.ascontiguousarray(blocks[:, :4]).view("<f2").astype(np.float32)  # (block, 2)
+    """uint8 [block, 24] -> float32 [block, 32]."""
+    head = f16_field(blocks, 0, 2)  # (block, 2)
     high = np.unpackbits(blocks[:, 4:8], axis=1, bitorder="little")  # (block, 32)
     nibbles = blocks[:, 8:]
     codes = np.concatenate([nibbles & 15, nibbles >> 4], axis=1) | (high << 4)
-    return head[:, :1] * codes + head[:, 1:]
+    values: F32 = head[:, :1] * codes
+    values += head[:, 1:]
+    return values
 
 
-encoding = Block("q5_1", values=32, bytes=24, encode=encode, decode=decode, ggml=7)
+encoding = Block("q5_1", values=32, bytes=24, encode=encode, decode=decode, ggml=7, scales=2)

@@ -1,4 +1,7 @@
-"""TQ1_0: 1.6875 bits a weight, ternary digits in base 3. 54 bytes for 256 values, decoded by the `gguf` package."""
+"""TQ1_0: ternary digits in base 3. 54 bytes for 256 values, 1.6875 bits a weight.
+
+Read through the `gguf` package, not written.
+"""
 
 from modelkit.encodings._gguf_package import through_gguf
 

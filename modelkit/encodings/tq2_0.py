@@ -1,4 +1,7 @@
-"""TQ2_0: 2.0625 bits a weight, ternary values of 2 bits. 66 bytes for 256 values, decoded by the `gguf` package."""
+"""TQ2_0: ternary values of 2 bits. 66 bytes for 256 values, 2.0625 bits a weight.
+
+Read through the `gguf` package, not written.
+"""
 
 from modelkit.encodings._gguf_package import through_gguf
 

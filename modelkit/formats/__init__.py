@@ -1,6 +1,6 @@
 """How a file is laid out. One file for each format; none of them opens a file by itself."""
 
-from modelkit.formats._contract import Format
+from modelkit.formats._contract import Format as Format
 from modelkit.shelf import Shelf
 
 FORMATS: Shelf[Format] = Shelf(__name__, "format")

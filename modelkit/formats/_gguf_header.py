@@ -15,7 +15,16 @@ from modelkit.tensors import Shape
 
 MAGIC = b"GGUF"
 ALIGNMENT = 32  # where general.alignment is absent
-REMOVED = {4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8"}
+REMOVED = {
+    4: "Q4_2",
+    5: "Q4_3",
+    31: "Q4_0_4_4",
+    32: "Q4_0_4_8",
+    33: "Q4_0_8_8",
+    36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
+}
 LEAST_INFO = 8 + 4 + 4 + 8  # bytes of the shortest tensor info
 LEAST_PAIR = 8 + 4 + 1  # bytes of the shortest key-value
 LONGEST_KEY = 65_535  # of the specification
@@ -143,14 +152,18 @@ def _info(cursor: Cursor, faults: Faults) -> Info | None:
     encoding = by_ggml().get(type_number)
     if encoding is None:
         known = f" ({REMOVED[type_number]}, removed from ggml)" if type_number in REMOVED else ""
-        return fault("unknown-dtype", f"has ggml type {type_number}{known}", "a newer modelkit may know it")
+        fault("unknown-dtype", f"has ggml type {type_number}{known}", "a newer modelkit may know it")
+        return None
     if 0 in shape:
-        return fault("bad-shape", f"has shape {list(shape)}; no dimension may be 0")
+        fault("bad-shape", f"has shape {list(shape)}; no dimension may be 0")
+        return None
     if prod(shape) > LARGEST_NUMBER or offset > LARGEST_NUMBER:
-        return fault("shape-overflow", f"of shape {list(shape)} at {offset:,} cannot be addressed")
+        fault("shape-overflow", f"of shape {list(shape)} at {offset:,} cannot be addressed")
+        return None
     misfit = encoding.misfit(shape or (1,))
     if misfit is not None:
-        return fault("row-not-block-multiple", f"in {encoding.name}: {misfit}")
+        fault("row-not-block-multiple", f"in {encoding.name}: {misfit}")
+        return None
     return Info(name, shape, type_number, offset, sum(part.size for part in encoding.parts(name, shape)))
 
 
@@ -172,24 +185,29 @@ def _check_offsets(source: Source, infos: list[Info], data: int, alignment: int,
     """Each tensor begins where the one before it ends, rounded up; the last one ends with the file."""
     at, before = 0, ""
     for info in sorted(infos, key=lambda info: info.offset):
-        where = {"offset": data + info.offset, "tensor": info.name}
+
+        def fault(rule: str, message: str, fix: str = REWRITE, where: Info = info) -> None:
+            faults.add(rule, source.name, message, fix, offset=data + where.offset, tensor=where.name)
+
         end = info.offset + info.size
         if info.offset % alignment:
-            faults.add("misaligned-tensor", source.name, f"'{info.name}': offset {info.offset:,} is no multiple of {alignment}", REWRITE, **where)
+            fault("misaligned-tensor", f"'{info.name}': offset {info.offset:,} is no multiple of {alignment}")
         elif data + end > source.size and info.offset > at + -at % alignment:
             message = f"'{info.name}' ends at byte {data + end:,}, the file has {source.size:,}"
-            faults.add("tensor-out-of-bounds", source.name, message, AGAIN, **where)
+            fault("tensor-out-of-bounds", message, AGAIN)
         elif info.offset < at:
-            faults.add("overlapping-tensors", source.name, f"'{info.name}' overlaps '{before}'", REWRITE, **where)
+            fault("overlapping-tensors", f"'{info.name}' overlaps '{before}'")
         elif info.offset > at + -at % alignment:
             message = f"{info.offset - at:,} bytes before '{info.name}' belong to no tensor"
-            faults.add("gap-between-tensors", source.name, message, REWRITE, **where)
+            fault("gap-between-tensors", message)
         if end > at:
             at, before = end, info.name
     if data + at > source.size and infos:
         missing = data + at - source.size
         message = f"ends at byte {source.size:,}, {data + at:,} expected ({missing:,} bytes missing, '{before}' is cut)"
-        faults.add("truncated-file", source.name, message, "the download is incomplete: fetch it again", offset=source.size)
+        faults.add(
+            "truncated-file", source.name, message, "the download is incomplete: fetch it again", offset=source.size
+        )
     elif data + at + -at % alignment < source.size and infos:
         extra = source.size - data - at
         faults.add("trailing-bytes", source.name, f"{extra:,} bytes after the last tensor", REWRITE, severity="warning")

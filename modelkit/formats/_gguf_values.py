@@ -94,7 +94,9 @@ class Cursor:
                 count -= 1
             self._next = position
             if self.left < 0:
-                raise self.broken("impossible-string-length", f"{what}: a string runs beyond the end of the file", self.at)
+                raise self.broken(
+                    "impossible-string-length", f"{what}: a string runs beyond the end of the file", self.at
+                )
             if self._next > len(self._window):
                 self._start, self._next, self._window = self.at, 0, b""
 
@@ -109,7 +111,9 @@ class Cursor:
 
     def _ends(self, size: int, what: str) -> None:
         raise self.broken(
-            "truncated-file", f"{what} at byte {self.at:,} needs {size:,} bytes; the file ends at {self.source.size:,}", self.at
+            "truncated-file",
+            f"{what} at byte {self.at:,} needs {size:,} bytes; the file ends at {self.source.size:,}",
+            self.at,
         )
 
 
@@ -137,7 +141,11 @@ def _skip_array(cursor: Cursor, what: str, depth: int) -> tuple[int, int]:
     if item not in FIXED and item not in (STRING, ARRAY):
         raise cursor.broken("unknown-value-type", f"{what} is an array of value type {item}", at)
     if count * least > cursor.left:
-        raise cursor.broken("impossible-array", f"{what}: array of {count:,} items at {at:,} in a file of {cursor.source.size:,} bytes", at)
+        raise cursor.broken(
+            "impossible-array",
+            f"{what}: array of {count:,} items at {at:,} in a file of {cursor.source.size:,} bytes",
+            at,
+        )
     if item == STRING:
         cursor.skip_texts(count, what)
     elif item == ARRAY:

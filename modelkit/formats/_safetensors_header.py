@@ -70,9 +70,7 @@ def write(tensors: Iterable[Tensor], metadata: Mapping[str, str], file: str) -> 
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     start = 8 + len(text)
-    spans = {
-        part.name: Span(file, start + header[part.name]["data_offsets"][0], part.size) for part in parts
-    }
+    spans = {part.name: Span(file, start + header[part.name]["data_offsets"][0], part.size) for part in parts}
     return len(text).to_bytes(8, "little") + text, spans, start + at
 
 
@@ -110,7 +108,9 @@ def _parse(file: str, text: bytes, faults: Faults) -> dict[str, Any] | None:
     try:
         header = json.loads(text.decode(), object_pairs_hook=keep, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
-        faults.add("header-not-utf8", file, f"header is not UTF-8 at byte {8 + error.start:,}", RESAVE, offset=8 + error.start)
+        faults.add(
+            "header-not-utf8", file, f"header is not UTF-8 at byte {8 + error.start:,}", RESAVE, offset=8 + error.start
+        )
         return None
     except (ValueError, RecursionError) as error:
         at = 8 + getattr(error, "pos", 0)
@@ -145,23 +145,30 @@ def _entry(file: str, name: str, info: object, faults: Faults) -> tuple[str, tup
 
     if not isinstance(info, dict) or info.keys() != {"dtype", "shape", "data_offsets"}:
         keys = ", ".join(sorted(map(str, info))) if isinstance(info, dict) else _kind(info)
-        return fault("tensor-entry-incomplete", f"needs dtype, shape and data_offsets; has {keys or 'nothing'}")
+        fault("tensor-entry-incomplete", f"needs dtype, shape and data_offsets; has {keys or 'nothing'}")
+        return None
     dtype, shape, offsets = info["dtype"], info["shape"], info["data_offsets"]
     if not isinstance(dtype, str) or dtype not in by_dtype():
-        return fault("unknown-dtype", f"dtype {dtype}, which does not exist")
+        fault("unknown-dtype", f"dtype {dtype}, which does not exist")
+        return None
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-        return fault("bad-shape", f"shape {shape}: must be a list of whole numbers, none negative")
+        fault("bad-shape", f"shape {shape}: must be a list of whole numbers, none negative")
+        return None
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(n) is int and n >= 0 for n in offsets):
-        return fault("bad-offsets", f"data_offsets {offsets}: must be two whole numbers, none negative")
+        fault("bad-offsets", f"data_offsets {offsets}: must be two whole numbers, none negative")
+        return None
     begin, end = offsets
     if begin > end:
-        return fault("bad-offsets", f"data_offsets [{begin:,}, {end:,}] run backwards")
+        fault("bad-offsets", f"data_offsets [{begin:,}, {end:,}] run backwards")
+        return None
     count = _count(shape)
     if count is None or count * BITS[dtype] > LARGEST_NUMBER * 8 or end > LARGEST_NUMBER:
-        return fault("shape-overflow", f"shape {shape} cannot be addressed")
+        fault("shape-overflow", f"shape {shape} cannot be addressed")
+        return None
     if count * BITS[dtype] != (end - begin) * 8:
         needs = count * BITS[dtype] / 8
-        return fault("size-mismatch", f"{dtype}{shape} needs {needs:,.10g} bytes, has {end - begin:,}")
+        fault("size-mismatch", f"{dtype}{shape} needs {needs:,.10g} bytes, has {end - begin:,}")
+        return None
     return dtype, tuple(shape), begin, end
 
 
@@ -175,7 +182,9 @@ def _count(shape: list[int]) -> int | None:
     return count
 
 
-def _check_ranges(source: Source, start: int, entries: Mapping[str, tuple[str, tuple[int, ...], int, int]], faults: Faults) -> None:
+def _check_ranges(
+    source: Source, start: int, entries: Mapping[str, tuple[str, tuple[int, ...], int, int]], faults: Faults
+) -> None:
     """Ranges must follow each other without a gap or an overlap and end with the file."""
     at, before = 0, ""
     for name, (_, _, begin, end) in sorted(entries.items(), key=lambda item: item[1][2:]):
@@ -190,8 +199,12 @@ def _check_ranges(source: Source, start: int, entries: Mapping[str, tuple[str, t
             at, before = end, name
     missing = start + at - source.size
     if missing > 0:
-        message = f"ends at byte {source.size:,}, {start + at:,} expected ({missing:,} bytes missing, '{before}' is cut)"
-        faults.add("truncated-file", source.name, message, "the download is incomplete: fetch it again", offset=source.size)
+        message = (
+            f"ends at byte {source.size:,}, {start + at:,} expected ({missing:,} bytes missing, '{before}' is cut)"
+        )
+        faults.add(
+            "truncated-file", source.name, message, "the download is incomplete: fetch it again", offset=source.size
+        )
     elif missing < 0:
         message = f"{-missing:,} bytes after the last tensor"
         faults.add("trailing-bytes", source.name, message, "they may hide data: " + RESAVE, offset=start + at)

@@ -35,10 +35,12 @@ FILE_TYPES = {
 
 
 def sniff(opener: Opener) -> bool:
+    """By the magic, or by the name of a file that should have it."""
     return head(opener)[:4] == MAGIC
 
 
 def read(opener: Opener, faults: Faults) -> Model | None:
+    """All files of a split set as one Model."""
     main = str(opener.main)
     names = _split_names(main)
     first = read_header(opener.open(names[0]), faults) if opener.holds(names[0]) else None
@@ -47,7 +49,9 @@ def read(opener: Opener, faults: Faults) -> Model | None:
     headers = []
     for name in names:
         if not opener.holds(name):
-            faults.add("missing-shard", name, f"{main} is one of {len(names)} shards; this one is not there", "download it")
+            faults.add(
+                "missing-shard", name, f"{main} is one of {len(names)} shards; this one is not there", "download it"
+            )
             continue
         header = first if name == names[0] else read_header(opener.open(name), faults)
         if header is not None:
@@ -62,6 +66,7 @@ def facts(model: Model, opener: Opener) -> Facts:
 
 
 def stores(encoding: Encoding) -> bool:
+    """Whatever has a ggml type number."""
     return encoding.ggml is not None
 
 
@@ -79,7 +84,9 @@ def layout(model: Model, name: str) -> Layout:
     keys = b"".join(text(key) + (value if isinstance(value, bytes) else dump(value)) for key, value in pairs.items())
     start = MAGIC + struct.pack("<IQQ", 3, len(model.tensors), len(pairs)) + keys + infos
     start += bytes(-len(start) % alignment)
-    spans = {part.name: Span(name, len(start) + starts[part.name], part.size) for t in model.tensors for part in t.parts}
+    spans = {
+        part.name: Span(name, len(start) + starts[part.name], part.size) for t in model.tensors for part in t.parts
+    }
     files = (OutputFile(name, len(start) + at, ((0, start),)),)
     return Layout(files, Model(model.tensors, spans, model.metadata))
 
@@ -133,7 +140,11 @@ def _model(headers: list[Header], faults: Faults) -> Model:
         values = {**header.values, **values}
     expected = values.get("split.tensors.count")
     if len(headers) > 1 and expected is not None and expected.value != len(tensors):
-        faults.add("missing-tensor", headers[0].file, f"split.tensors.count is {expected.value}; {len(tensors):,} tensors are there")
+        faults.add(
+            "missing-tensor",
+            headers[0].file,
+            f"split.tensors.count is {expected.value}; {len(tensors):,} tensors are there",
+        )
     return Model(tuple(tensors), spans, {key: value for key, value in values.items() if key not in SPLIT_KEYS})
 
 

@@ -1,9 +1,9 @@
 """Hugging Face folder: config.json, tokenizer files, and safetensors in one file or in indexed shards.
 
-    config.json                        hyper-parameters
-    model.safetensors                  all weights, or
-    model-00001-of-00003.safetensors   shards, and
-    model.safetensors.index.json       {"metadata": {"total_size"}, "weight_map": {tensor: shard}}
+config.json                        hyper-parameters
+model.safetensors                  all weights, or
+model-00001-of-00003.safetensors   shards, and
+model.safetensors.index.json       {"metadata": {"total_size"}, "weight_map": {tensor: shard}}
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ REWRITE = "convert the folder once more: modelkit writes a right index"
 
 
 def sniff(opener: Opener) -> bool:
+    """A folder with weights in safetensors."""
     return opener.main is None and any(name == INDEX or name.endswith(".safetensors") for name in opener.names())
 
 
 def read(opener: Opener, faults: Faults) -> Model | None:
+    """All shards as one Model; the index is held against them."""
     config = read_json(opener, "config.json", faults) if opener.holds("config.json") else {}
     if not isinstance(config, dict):
         faults.add("config-not-json", "config.json", f"holds {type(config).__name__}, not an object")
@@ -64,6 +66,7 @@ def facts(model: Model, opener: Opener) -> Facts:
 
 
 def stores(encoding: Encoding) -> bool:
+    """Whatever has a safetensors dtype."""
     return encoding.dtype is not None
 
 
@@ -98,7 +101,9 @@ def _index(opener: Opener, faults: Faults) -> dict[str, str] | None:
         return None
     outside = sorted({file for file in weight_map.values() if not _plain(file)})
     for file in outside:
-        faults.add("index-path-escapes", INDEX, f"weight_map points to '{file}'", "do not load it: it leaves the folder")
+        faults.add(
+            "index-path-escapes", INDEX, f"weight_map points to '{file}'", "do not load it: it leaves the folder"
+        )
     return {tensor: file for tensor, file in weight_map.items() if file not in outside}
 
 

@@ -20,6 +20,7 @@ CONFIG = "modelkit.config"
 
 
 def sniff(opener: Opener) -> bool:
+    """By the name, or by a header that begins like one."""
     if opener.main is None:
         return False
     source = opener.open(opener.main)
@@ -27,6 +28,7 @@ def sniff(opener: Opener) -> bool:
 
 
 def read(opener: Opener, faults: Faults) -> Model | None:
+    """The tensors of one file."""
     return header.read(opener.open(str(opener.main)), faults)
 
 
@@ -45,6 +47,7 @@ def facts(model: Model, opener: Opener) -> Facts:
 
 
 def stores(encoding: Encoding) -> bool:
+    """Whatever has a safetensors dtype."""
     return encoding.dtype is not None
 
 

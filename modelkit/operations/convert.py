@@ -1,7 +1,7 @@
 """Convert a model: open, design, place, check, execute, seal.
 
-    >>> from modelkit.operations.convert import convert, Request
-    >>> result = convert(Request("fixtures/stories/model", "out.gguf", to="q8_0"))  # doctest: +SKIP
+>>> from modelkit.operations.convert import convert, Request
+>>> result = convert(Request("fixtures/stories/model", "out.gguf", to="q8_0"))  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _execute(prepared: Prepared, progress: Progress | None) -> tuple[list[Done],
 def _placed(error: BadValue, prepared: Prepared) -> BadValue:
     """Name the tensor and the index that a job's error belongs to."""
     shape = prepared.plan.assignments[error.tensor].source.shape
-    index, place = error.index, []
+    index, place = error.index, list[int]()
     for size in reversed(shape):
         index, at = divmod(index, size)
         place.insert(0, at)
@@ -178,7 +178,18 @@ def _with_constants(layout: Layout, made: Design) -> Layout:
 
 def parse_size(text: str) -> int:
     """Bytes from `512MiB`, `5GB` or a plain number; raises BadRequest."""
-    units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+    units = {
+        "": 1,
+        "B": 1,
+        "KB": 10**3,
+        "MB": 10**6,
+        "GB": 10**9,
+        "TB": 10**12,
+        "KIB": 2**10,
+        "MIB": 2**20,
+        "GIB": 2**30,
+        "TIB": 2**40,
+    }
     digits = text.strip().rstrip("KMGTBIkmgtbi ")
     unit = text.strip()[len(digits) :].strip().upper()
     try:

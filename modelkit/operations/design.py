@@ -82,7 +82,7 @@ def design(opened: Opened, known: Understanding, target: Format, choice: Choice)
     source, dialect = opened.format.dialect, target.dialect
     translated = known.architecture is not None and source != dialect
     for tensor in opened.model.tensors:
-        name, steps = tensor.name, ()
+        name, steps = tensor.name, tuple[Step, ...]()
         if translated:
             found = _translated(tensor, known, source, dialect, made)
             if found is None:
@@ -103,7 +103,9 @@ def design(opened: Opened, known: Understanding, target: Format, choice: Choice)
     return made
 
 
-def _translated(tensor: Tensor, known: Understanding, source: str, target: str, made: Design) -> tuple[str, tuple[Step, ...]] | None:
+def _translated(
+    tensor: Tensor, known: Understanding, source: str, target: str, made: Design
+) -> tuple[str, tuple[Step, ...]] | None:
     """The tensor's new name and steps; None for one that is left out, with a note."""
     architecture, config = known.architecture, known.config
     assert architecture is not None and config is not None  # noqa: S101, PT018 - translated only then
@@ -124,7 +126,9 @@ def _translated(tensor: Tensor, known: Understanding, source: str, target: str, 
     expected = tuple(config.sizes[word] for word in row.shape)
     if tensor.shape != expected:
         message = f"'{tensor.name}' has shape {list(tensor.shape)}; the config implies {list(expected)}"
-        raise BrokenFile(message, "config and weights do not belong together: fetch both again", "config-shape-mismatch")
+        raise BrokenFile(
+            message, "config and weights do not belong together: fetch both again", "config-shape-mismatch"
+        )
     return name.format(layer), architecture.steps(row, config, source, target)
 
 
@@ -148,7 +152,10 @@ def _add_derived(made: Design, known: Understanding, dialect: str) -> None:
 def constant_tensors(made: Design) -> list[Tensor]:
     """The tensors whose bytes are known already: float32 vectors."""
     f32 = ENCODINGS["f32"]
-    return [Tensor(name, (len(data) // 4,), f32, f32.parts(name, (len(data) // 4,))) for name, data in made.constants.items()]
+    return [
+        Tensor(name, (len(data) // 4,), f32, f32.parts(name, (len(data) // 4,)))
+        for name, data in made.constants.items()
+    ]
 
 
 def _name_unknown(made: Design, opened: Opened, known: Understanding, dialect: str) -> None:
@@ -158,7 +165,10 @@ def _name_unknown(made: Design, opened: Opened, known: Understanding, dialect: s
     family = facts.get("general.architecture") or (config.get("model_type") if isinstance(config, dict) else None)
     called = f"architecture '{family}' is not known" if family else "the architecture is not stated"
     if dialect == "llama2c":
-        raise Unsupported(f"{opened.opener.title}: unsupported architecture {family or 'unknown'}: {called}", "llama2.c holds Llamas only")
+        raise Unsupported(
+            f"{opened.opener.title}: unsupported architecture {family or 'unknown'}: {called}",
+            "llama2.c holds Llamas only",
+        )
     if dialect == "gguf":
         made.notes.append(f"{called}: names are carried and no engine will load this GGUF")
     else:

@@ -70,7 +70,9 @@ class Destination:
         free = shutil.disk_usage(self.path.parent).free
         missing = plan.layout.size - held - free
         if missing > 0:
-            message = f"{self.path.parent}: {plan.layout.size:,} bytes are needed, {free:,} are free ({missing:,} missing)"
+            message = (
+                f"{self.path.parent}: {plan.layout.size:,} bytes are needed, {free:,} are free ({missing:,} missing)"
+            )
             raise CannotAccess(message, "free some space or choose another disk")
 
     def discard(self) -> None:

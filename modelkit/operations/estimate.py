@@ -7,10 +7,14 @@ import shutil
 import time
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
 
 from modelkit.lazy import np
 from modelkit.plan import Job, Plan
 from modelkit.tensors import Encoding
+
+if TYPE_CHECKING:
+    from modelkit.tensors import F32, Array
 
 SAMPLE = 1 << 18  # values; large enough that a call's own cost does not count
 DISK = 500_000_000  # bytes a second that an ordinary disk writes; stated with the estimate
@@ -26,6 +30,7 @@ class Estimate:
 
 
 def estimate(plan: Plan, folder: str, workers: int | None) -> Estimate:
+    """Seconds from samples of each kind of work, run now; free bytes at `folder`."""
     threads = workers or os.cpu_count() or 1
     rates: dict[tuple[str, str], float] = {}
     computing = 0.0
@@ -53,8 +58,8 @@ def _seconds_a_value(job: Job) -> float:
     return (time.perf_counter() - began) / count
 
 
-def _stored(encoding: Encoding, values: object) -> list[object]:
+def _stored(encoding: Encoding, values: F32) -> list[Array]:
     """Bytes to decode: packed values, or zeros for an encoding that is only read."""
     if getattr(encoding, "encode", encoding) is not None:
-        return [part.reshape(-1).view(np.uint8) for part in encoding.pack(values)]  # type: ignore[arg-type]
-    return [np.zeros(part.size, np.uint8) for part in encoding.parts("sample", np.shape(values))]
+        return [part.reshape(-1).view(np.uint8) for part in encoding.pack(values)]
+    return [np.zeros(part.size, np.uint8) for part in encoding.parts("sample", values.shape)]

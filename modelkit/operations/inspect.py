@@ -71,7 +71,9 @@ def health(opened: Opened) -> dict[str, Any]:
     faults: list[Fault] = opened.faults.found
     return {
         "ok": not opened.faults.errors,
-        "faults": [{"rule": f.rule, "severity": f.severity, "file": f.file, "message": f.message, "fix": f.fix} for f in faults],
+        "faults": [
+            {"rule": f.rule, "severity": f.severity, "file": f.file, "message": f.message, "fix": f.fix} for f in faults
+        ],
     }
 
 
@@ -114,7 +116,7 @@ def tensors(opened: Opened, pattern: str | None = None, largest: int | None = No
 
 
 def metadata(opened: Opened, key: str | None = None, pattern: str | None = None) -> dict[str, Any]:
-    """Key-values as the file states them; long arrays as length, type, first and last three, unless asked for by key."""
+    """Key-values as the file states them; long arrays by length, type and ends, unless asked for by key."""
     pairs = flat(opened.model.metadata)
     if key is not None:
         if key not in pairs:

@@ -97,7 +97,9 @@ def _pickled(title: str, data: bytes, size: int) -> ModelkitError | None:
     fix = "load it with PyTorch in a sandbox and save it as safetensors"
     if data[:4] == b"PK\x03\x04" or (data[:1] == b"\x80" and data[1:2] in b"\x01\x02\x03\x04\x05" and not frame):
         if title.endswith((".safetensors", ".gguf")):
-            return BrokenFile(f"{title}: holds a PyTorch checkpoint (pickle) under a wrong name", fix, "wrong-file-type", 0)
+            return BrokenFile(
+                f"{title}: holds a PyTorch checkpoint (pickle) under a wrong name", fix, "wrong-file-type", 0
+            )
         return Unsupported(f"{title}: PyTorch checkpoints (pickle) are not read by this version", fix)
     if title.endswith(".gguf") and data[:4] != b"GGUF":
         return BrokenFile(f"{title}: begins with {data[:4]!r}, not 'GGUF'", "fetch the right file", "bad-magic", 0)
@@ -119,4 +121,6 @@ def destination_format(destination: str) -> Format:
         if format.layout is not None and destination.endswith(format.suffixes):
             return format
     endings = ", ".join(suffix for name in FORMATS if FORMATS[name].layout for suffix in FORMATS[name].suffixes)
-    raise BadRequest(f"{destination}: its ending names no format", f"end it in one of: {endings} (a slash makes a folder)")
+    raise BadRequest(
+        f"{destination}: its ending names no format", f"end it in one of: {endings} (a slash makes a folder)"
+    )

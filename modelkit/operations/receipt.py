@@ -51,12 +51,8 @@ def verdicts(plan: Plan, done: Iterable[Done]) -> tuple[Verdict, ...]:
     for number, way in enumerate(plan.assignments):
         relative = sqrt(squared[number] / values[number]) if values[number] else 0.0
         verdict: Expectation = way.expectation if largest[number] else "EXACT"
-        found.append(
-            Verdict(
-                way.target.name, way.source.name, way.source.encoding.name, way.target.encoding.name,
-                verdict, largest[number], relative,
-            )  # fmt: skip
-        )
+        ways = (way.source.encoding.name, way.target.encoding.name)
+        found.append(Verdict(way.target.name, way.source.name, *ways, verdict, largest[number], relative))
     return tuple(found)
 
 
@@ -104,7 +100,10 @@ def digests(paths: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     """{name: {"bytes", "sha256"}}, two files at a time."""
     with ThreadPoolExecutor(2) as executor:
         found = executor.map(_digest, paths.values())
-    return {name: {"bytes": path.stat().st_size, "sha256": digest} for (name, path), digest in zip(paths.items(), found, strict=True)}
+    return {
+        name: {"bytes": path.stat().st_size, "sha256": digest}
+        for (name, path), digest in zip(paths.items(), found, strict=True)
+    }
 
 
 def _digest(path: Path) -> str:

@@ -89,11 +89,16 @@ def _for_gguf(
         config = replace(known.config, name=known.config.name or _title(opened))
         keys = known.architecture.dialects["gguf"].write(config)
         keys |= _kept_files(known.facts)
-        widened = {way.source.encoding.name for way in made.ways if way.why == "vectors are f32 in GGUF"} & {"bf16", "f16"}
+        widened = {way.source.encoding.name for way in made.ways if way.why == "vectors are f32 in GGUF"} & {
+            "bf16",
+            "f16",
+        }
         if len(widened) == 1:
             keys["modelkit.widened"] = widened.pop()
         if vocabulary is None:
-            made.notes.append("no tokenizer was found: engines cannot run text with this GGUF (bring one with --tokenizer)")
+            made.notes.append(
+                "no tokenizer was found: engines cannot run text with this GGUF (bring one with --tokenizer)"
+            )
     else:
         keys = {"general.architecture": "unknown", "general.type": "model", "general.name": _title(opened)}
         if known.facts.get("config"):
@@ -122,15 +127,25 @@ def _for_huggingface(
     else:
         metadata = {}
         config = _config(known)
-        files = {key.removeprefix(KEPT_FILES): str(text).encode() for key, text in facts.items() if key.startswith(KEPT_FILES)}
+        files = {
+            key.removeprefix(KEPT_FILES): str(text).encode()
+            for key, text in facts.items()
+            if key.startswith(KEPT_FILES)
+        }
         files = {name: data for name, data in files.items() if name in TEXT_FILES}
         if opened.format.dialect == "llama2c":
-            made.notes.append("llama2.c does not store rms eps and rope theta: 1e-5 and 10000, as its programs have them")
+            made.notes.append(
+                "llama2.c does not store rms eps and rope theta: 1e-5 and 10000, as its programs have them"
+            )
     if config:
         config = _with_dtype(config, made.ways)
     if vocabulary is not None and opened.format.dialect != "huggingface":
         files = _tokenizer_files(vocabulary, made) | files
-        config |= {k: v for k, v in (("bos_token_id", vocabulary.bos), ("eos_token_id", vocabulary.eos)) if v is not None and k not in config}
+        config |= {
+            k: v
+            for k, v in (("bos_token_id", vocabulary.bos), ("eos_token_id", vocabulary.eos))
+            if v is not None and k not in config
+        }
     return {"config": config, "files": files, "metadata": metadata}
 
 
@@ -166,7 +181,9 @@ def _for_llama2c(
     opened: Opened, known: Understanding, made: Design, targets: list[Tensor], vocabulary: Vocabulary | None
 ) -> dict[str, Any]:
     if known.config is None or known.architecture is None:
-        raise Unsupported("llama2.c needs the hyper-parameters of a Llama", "convert from a folder with its config.json")
+        raise Unsupported(
+            "llama2.c needs the hyper-parameters of a Llama", "convert from a folder with its config.json"
+        )
     fields = known.architecture.dialects["llama2c"].write(known.config)
     tokenizer = known.facts.get("tokenizer") if opened.format.dialect == "llama2c" else None
     if vocabulary is not None and not tokenizer:
@@ -181,5 +198,3 @@ def _for_llama2c(
 
 def _title(opened: Opened) -> str:
     return Path(opened.opener.title).resolve().name.removesuffix(".safetensors").removesuffix(".bin")
-
-

@@ -35,7 +35,9 @@ class Choice:
     text: str
     encoding: Encoding | None
 
-    def chooser(self, format: Format, tensors: tuple[Tensor, ...], widened: Encoding | None) -> Callable[[Tensor], Chosen]:
+    def chooser(
+        self, format: Format, tensors: tuple[Tensor, ...], widened: Encoding | None
+    ) -> Callable[[Tensor], Chosen]:
         """A function from source tensor to encoding. `widened`: what vectors were before GGUF made them f32."""
         wanted = self.encoding
         if wanted is not None and not format.stores(wanted):
@@ -45,7 +47,7 @@ class Choice:
         if wanted is None:
             return lambda tensor: self._kept(tensor, format, widened)
         quantised = any(tensor.encoding.kind == "quantised" for tensor in tensors)
-        return lambda tensor: self._chosen(tensor, format, wanted, quantised)
+        return lambda tensor: self._chosen(tensor, format, wanted, quantised=quantised)
 
     def _for_llama2c(self, format: Format) -> Callable[[Tensor], Chosen]:
         f32, wanted = ENCODINGS["f32"], self.encoding
@@ -70,7 +72,7 @@ class Choice:
                 return Chosen(widened)
         return Chosen(encoding)
 
-    def _chosen(self, tensor: Tensor, format: Format, wanted: Encoding, quantised: bool) -> Chosen:
+    def _chosen(self, tensor: Tensor, format: Format, wanted: Encoding, *, quantised: bool) -> Chosen:
         own = tensor.encoding
         if own.kind == "raw":
             return self._kept(tensor, format, None)

@@ -36,6 +36,7 @@ def plan_lines(prepared: Prepared, estimate: Estimate) -> list[str]:
 
 
 def plan_document(prepared: Prepared, estimate: Estimate) -> dict[str, Any]:
+    """`convert --plan --json`."""
     return {
         "schema_version": 1,
         "source": prepared.opened.opener.title,
@@ -62,6 +63,7 @@ def result_lines(result: Result) -> list[str]:
 
 
 def result_document(result: Result) -> dict[str, Any]:
+    """`convert --json`."""
     return {
         "schema_version": 1,
         "source": result.prepared.opened.opener.title,

@@ -19,17 +19,26 @@ def summary_lines(facts: Mapping[str, Any]) -> list[str]:
     rows.append(("architecture", str(facts["architecture"] or "not stated")))
     if facts["name"]:
         rows.append(("name", str(facts["name"])))
-    rows.append(("parameters", f"{count(facts['parameters'])} ({facts['parameters']:,}) in {facts['tensors']:,} tensors"))
-    rows.append(("size", f"{size(facts['bytes'])} ({facts['bytes']:,} bytes){files}, {facts['bits_per_weight']} bits a weight"))
+    rows.append(
+        ("parameters", f"{count(facts['parameters'])} ({facts['parameters']:,}) in {facts['tensors']:,} tensors")
+    )
+    rows.append(
+        ("size", f"{size(facts['bytes'])} ({facts['bytes']:,} bytes){files}, {facts['bits_per_weight']} bits a weight")
+    )
     if facts["context"]:
-        rows.append(("context", f"{facts['context']:,} tokens" if isinstance(facts["context"], int) else str(facts["context"])))
+        rows.append(
+            ("context", f"{facts['context']:,} tokens" if isinstance(facts["context"], int) else str(facts["context"]))
+        )
     lines = table(rows)
-    uses = [(use["encoding"], f"{use['tensors']:,} tensors", size(use["bytes"]), _bits(use)) for use in facts["encodings"]]
+    uses = [
+        (use["encoding"], f"{use['tensors']:,} tensors", size(use["bytes"]), _bits(use)) for use in facts["encodings"]
+    ]
     lines += ["encodings", *("  " + line for line in table(uses, right=(1, 2, 3)))]
     return lines + health_lines(facts["health"])
 
 
 def health_lines(health: Mapping[str, Any]) -> list[str]:
+    """One line when the structure is sound, else every fault with its fix."""
     if not health["faults"]:
         return ["health        structure OK (headers only)"]
     lines = []
@@ -41,17 +50,22 @@ def health_lines(health: Mapping[str, Any]) -> list[str]:
 
 
 def tree_lines(branches: Iterable[Branch]) -> list[str]:
+    """One line a branch, folded layers counted: `28x blk.[N].ffn_down.weight`."""
     rows = [(f"{b.times}x" if b.times > 1 else "", b.name, b.encoding, shape(b.shape), size(b.bytes)) for b in branches]
     return table(rows, right=(0, 4))
 
 
 def tensor_lines(tensors: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line a tensor: encoding, shape, where its bytes lie."""
     head = ("tensor", "encoding", "shape", "bytes", "file", "offset")
-    rows = [(t["name"], t["encoding"], shape(t["shape"]), f"{t['bytes']:,}", t["file"], f"{t['offset']:,}") for t in tensors]
+    rows = [
+        (t["name"], t["encoding"], shape(t["shape"]), f"{t['bytes']:,}", t["file"], f"{t['offset']:,}") for t in tensors
+    ]
     return table([head, *rows], right=(3, 5))
 
 
 def metadata_lines(pairs: Mapping[str, Any], *, whole: bool) -> list[str]:
+    """`key  value` lines; `whole`: the values alone, in full."""
     if whole:
         return [escape_lines(value) for value in pairs.values()]
     return table([(key, _value(value)) for key, value in pairs.items()])

@@ -47,10 +47,23 @@ class _Bar:
             self._live.stop()
 
     def _open(self) -> None:
-        from rich.console import Console  # noqa: PLC0415 - only long work on a terminal pays for rich
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn  # noqa: PLC0415
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
 
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
         self._live = Progress(*columns, console=Console(stderr=True), transient=True)
         self._task = self._live.add_task(self.title, total=self.size)
         self._live.start()

@@ -37,10 +37,12 @@ def count(number: int) -> str:
 
 
 def shape(sizes: Sequence[int]) -> str:
+    """`[576, 192]`."""
     return "[" + ", ".join(f"{size}" for size in sizes) + "]"
 
 
 def seconds(number: float) -> str:
+    """A rough length of time, as an estimate deserves."""
     if number < 1:
         return "under 1 s"
     if number < 120:
@@ -56,6 +58,8 @@ def table(rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> list[s
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = []
     for row in cells:
-        padded = [cell.rjust(w) if n in right else cell.ljust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        padded = [
+            cell.rjust(w) if n in right else cell.ljust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append("  ".join(padded).rstrip())
     return lines

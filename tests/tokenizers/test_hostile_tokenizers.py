@@ -9,6 +9,7 @@ from test_gguf_keys import GOOD, WORDS
 from test_sentencepiece_model import model
 from test_tokenizer_bin import toy
 from test_tokenizer_json import document
+from tokenizers import Tokenizer
 
 from modelkit.errors import ModelkitError
 from modelkit.tokenizers import gguf_keys, sentencepiece_model, tokenizer_bin, tokenizer_json
@@ -32,7 +33,9 @@ PIECES = {
 }
 CONFIG = {"bos_token": {"content": "<s>"}, "eos_token": "a", "add_bos_token": True, "chat_template": "x"}
 
-odd_texts = st.text(st.characters(), max_size=5) | st.sampled_from(["\ud800", "a", "<s>", "BPE", "Sequence", "\u2581 a"])
+odd_texts = st.text(st.characters(), max_size=5) | st.sampled_from(
+    ["\ud800", "a", "<s>", "BPE", "Sequence", "\u2581 a"]
+)
 odd = st.recursive(
     st.none() | st.booleans() | st.integers() | st.integers(-2, 12) | st.floats() | odd_texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(odd_texts, inner, max_size=3),
@@ -53,9 +56,12 @@ def survives(read):
     for write in (gguf_keys.write, tokenizer_json.write, tokenizer_bin.write):
         for found in (vocabulary, replace(vocabulary, document=None), vocabulary.padded(20)):
             try:
-                write(found)
+                files = write(found)
             except ModelkitError as error:
                 assert str(error)
+                continue
+            if write is tokenizer_json.write and found.document is None:
+                Tokenizer.from_str(files["tokenizer.json"].decode())  # what is built always loads
 
 
 @st.composite

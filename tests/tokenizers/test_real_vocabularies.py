@@ -1,4 +1,4 @@
-"""GGUF vocabulary -> Vocabulary -> tokenizer.json -> the `tokenizers` library: the ids that llama.cpp's authors recorded."""
+"""GGUF vocabulary -> Vocabulary -> tokenizer.json -> the `tokenizers` library: the ids that llama.cpp recorded."""
 
 import functools
 import os
@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import metadata, random_texts
 from tokenizers import Tokenizer
+from vocabulary_files import metadata, random_texts
 
 from modelkit.tokenizers import gguf_keys, tokenizer_json
 from modelkit.tokenizers._merges import merges_from_scores

@@ -8,7 +8,14 @@ from tokenizers import Tokenizer
 from modelkit.errors import BrokenFile, Unsupported
 from modelkit.tokenizers import sentencepiece_model, tokenizer_json
 
-PIECES = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), ("\u2581a", -1.0, 1), ("\u2581", -2.0, 1), ("a", -3.0, 1)]
+PIECES = [
+    ("<unk>", 0.0, 2),
+    ("<s>", 0.0, 3),
+    ("</s>", 0.0, 3),
+    ("\u2581a", -1.0, 1),
+    ("\u2581", -2.0, 1),
+    ("a", -3.0, 1),
+]
 
 
 def varint(value):
@@ -32,7 +39,11 @@ def piece(text, score, kind):
     return message(1, message(1, text.encode()) + varint(2 * 8 + 5) + struct.pack("<f", score) + number(3, kind))
 
 
-def model(pieces=PIECES, trainer=number(3, 2) + number(43, -1), text=number(3, 1) + number(4, 0)):
+TRAINER = number(3, 2) + number(43, -1)
+TEXT = number(3, 1) + number(4, 0)
+
+
+def model(pieces=PIECES, trainer=TRAINER, text=TEXT):
     return b"".join(piece(*entry) for entry in pieces) + message(2, trainer) + message(3, text)
 
 

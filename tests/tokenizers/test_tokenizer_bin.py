@@ -2,10 +2,11 @@
 
 import struct
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
-from conftest import random_texts
 from tokenizers import Tokenizer
+from vocabulary_files import random_texts
 
 from modelkit.errors import BrokenFile, Unsupported
 from modelkit.tokenizers import Vocabulary, gguf_keys, tokenizer_bin, tokenizer_json
@@ -13,10 +14,10 @@ from modelkit.tokenizers import Vocabulary, gguf_keys, tokenizer_bin, tokenizer_
 TOY = [("<unk>", 0.0), ("\n<s>\n", 0.0), ("\n</s>\n", 0.0), (" ", -3.0), ("a", -2.0), (" a", -1.0)]
 
 
-def toy(entries=TOY, longest=7):
-    parts = [struct.pack("<i", longest)]
-    for text, score in entries:
-        data = text if isinstance(text, bytes) else text.encode()
+def toy(entries=TOY, longest=None):
+    texts = [text if isinstance(text, bytes) else text.encode() for text, _ in entries]
+    parts = [struct.pack("<i", max(map(len, texts)) if longest is None else longest)]
+    for data, (_, score) in zip(texts, entries, strict=True):
         parts += (struct.pack("<fi", score, len(data)), data)
     return b"".join(parts)
 
@@ -37,7 +38,7 @@ def encode(vocabulary, text):
         found += [ids[character]] if character in ids else [byte + 3 for byte in character.encode()]
     while True:
         best, at = -1e10, None
-        for place, (left, right) in enumerate(zip(found, found[1:], strict=False)):
+        for place, (left, right) in enumerate(pairwise(found)):
             made = ids.get(vocabulary.tokens[left] + vocabulary.tokens[right])
             if made is not None and vocabulary.scores[made] > best:
                 best, at = vocabulary.scores[made], place

@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from conftest import random_texts
 from tokenizers import Tokenizer
+from vocabulary_files import random_texts
 
 from modelkit.errors import BrokenFile, Unsupported
 from modelkit.tokenizers import gguf_keys, tokenizer_bin, tokenizer_json

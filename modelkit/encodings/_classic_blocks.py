@@ -1,0 +1,64 @@
+"""What the five classic blocks of 32 values share when they are written.
+
+They are worked on transposed, (value, block): numpy is several times faster along the long axis.
+All arithmetic is float32 in ggml's order; the inverse scale comes from d before it is rounded to f16.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelkit.lazy import np
+
+if TYPE_CHECKING:
+    from modelkit.tensors import F32, Array
+
+
+def columns(blocks: F32) -> F32:
+    """A copy that may be worked on in place: (block, value) -> (value, block)."""
+    turned: F32 = blocks.T.copy()
+    return turned
+
+
+def lowest(values: F32) -> F32:
+    """The minimum of each block; of 0 and -0 the one that comes first, as ggml's loop finds it."""
+    low: F32 = values.min(axis=0)
+    zero = np.flatnonzero(low == 0)
+    if len(zero):
+        low[zero] = values[values[:, zero].argmin(axis=0), zero]
+    return low
+
+
+def signed_largest(values: F32) -> F32:
+    """Of each block the value of largest magnitude with its sign: the first of equals, +0 if all are zero."""
+    high, low = values.max(axis=0), values.min(axis=0)
+    largest: F32 = np.where(high > -low, high, low)
+    tied = np.flatnonzero(high == -low)
+    if len(tied):
+        largest[tied] = values[np.abs(values[:, tied]).argmax(axis=0), tied] + np.float32(0)  # -0 + 0 is 0
+    return largest
+
+
+def inverse(d: F32) -> F32:
+    """1 / d, and 0 where d is 0 or so small that 1 / d overflows (its f16 is 0 then)."""
+    inverted: F32 = np.float32(1) / d
+    inverted[~np.isfinite(inverted)] = 0
+    return inverted
+
+
+def f16(*fields: F32) -> Array:
+    """The f16 bytes of one or more fields of each block: uint8 [block, 2 * fields]."""
+    return np.stack(fields, axis=1).astype("<f2").view(np.uint8)
+
+
+def low_halves(codes: Array) -> Array:
+    """Codes j and j + 16 share byte j by their low four bits: uint8 [32, block] -> uint8 [block, 16]."""
+    pairs: Array = (codes[:16] & 15) | (codes[16:] << 4)
+    return pairs.T
+
+
+def fifth_bits(codes: Array) -> Array:
+    """Bit j of a little-endian u32 is the fifth bit of code j: uint8 [32, block] -> uint8 [block, 4]."""
+    weights = np.uint8(1) << np.arange(8, dtype=np.uint8)[:, None]
+    bits: Array = np.bitwise_or.reduce((codes >> 4).reshape(4, 8, -1) * weights, axis=1)  # (byte, block)
+    return bits.T

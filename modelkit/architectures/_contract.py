@@ -18,6 +18,7 @@ Probe = Callable[[str], "bytes | None"]
 
 DIALECTS = ("gguf", "huggingface", "llama2c")
 Rows = Literal["", "heads", "kv_heads"]
+Activation = Literal["silu", "gelu", "gelu_tanh"]  # gelu: by the error function
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,15 @@ class Config:
     theta: float
     tied: bool
     rope: Mapping[str, Any] = field(default_factory=dict)
-    window: int | None = None  # positions that a query sees; None = all
+    rotary: int | None = None  # dimensions of a head that rotate, the first ones; None = all
+    window: int | None = None  # positions that a query of a sliding layer sees, its own included; None = all
+    sliding: tuple[bool, ...] = ()  # by layer: whether `window` holds; () = on every layer
+    local_theta: float | None = None  # base of sliding layers, unscaled, where they have their own
+    activation: Activation = "silu"
+    score_scale: float | None = None  # factor of q times k; None = head_dim ** -0.5
+    score_softcap: float | None = None  # c: scores become c * tanh(score / c)
+    logit_softcap: float | None = None
+    embedding_scale: float = 1.0  # of embeddings as they enter, not of a tied head
     bias: tuple[str, ...] = ()  # "attention", "mlp": which projections have one
     name: str = ""
     original: Mapping[str, Any] = field(default_factory=dict)

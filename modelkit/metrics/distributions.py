@@ -47,7 +47,7 @@ class Distributions:
 
 
 class Comparison:
-    """Feed blocks of logits with `add`, in order of the vocabulary; then take `result`. targets: int [tokens], -1 = none."""
+    """Feed blocks of logits with `add`, in order; then take `result`. targets: the ids that follow, -1 = none."""
 
     def __init__(self, targets: Array) -> None:
         tokens = len(targets)

@@ -10,11 +10,10 @@ if TYPE_CHECKING:
     from modelkit.tensors import F32, Array
 
 
-def relative_error(before: F32, after: F32, scale: F32 | None = None) -> float:
-    """|after - before| / |scale|, root of summed squares; `scale` is `before` where nothing else is given."""
-    size = _norm(before if scale is None else scale)
-    apart = _norm(after - before)
-    return apart / size if size else (0.0 if not apart else float("inf"))
+def squares(values: F32) -> float:
+    """The sum of squares, float64."""
+    flat = values.reshape(-1)
+    return float(np.einsum("i,i->", flat, flat, dtype=np.float64))
 
 
 def cosines(before: F32, after: F32) -> Array:
@@ -28,8 +27,3 @@ def cosines(before: F32, after: F32) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         found: Array = np.where(same, 1.0, inner / sizes)
     return found
-
-
-def _norm(values: F32) -> float:
-    flat = values.reshape(-1)
-    return float(np.sqrt(np.einsum("i,i->", flat, flat, dtype=np.float64)))

@@ -19,9 +19,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from modelkit.errors import BadRequest
+from modelkit.metrics.weight_errors import WeightError
 
 if TYPE_CHECKING:
     from modelkit.operations.verify import Verification
+
+EXCESS = 10.0
+"""A run this many times worse than the typical one is damage; rounding and blocks of 32 stay below 5."""
 
 Answer = Literal["passed", "failed", "inconclusive"]
 
@@ -93,15 +97,19 @@ def judge(gate: Gate, found: Verification) -> Judgement:
 
 
 def _damage(gate: Gate, found: Verification) -> list[str]:
-    """A sentence for each tensor with a run that is further off than the gate's width explains, the worst first."""
-    limit = gate.worst_run
-    if limit is None:
-        return []
+    """A sentence for each tensor that is broken, the worst first; for the lossless gate for each that differs."""
     reasons = []
     for error in found.weights:
+        where = f"row {error.row}, columns {error.column} and on"
         if not error.finite:
-            reasons.append(f"'{error.tensor}' has weights that are no finite numbers (row {error.row})")
-        elif error.worst > limit:
-            where = f"row {error.row}, columns {error.column} and on"
-            reasons.append(f"'{error.tensor}' is off by {error.worst:.0%} of its size at {where}: damage")
+            reasons.append(f"'{error.tensor}' has weights that are no finite numbers: {where}")
+        elif gate.identical:
+            reasons.append(f"'{error.tensor}' differs by up to {error.worst:.1e} of its size: {where}")
+        elif gate.worst_run is not None and _is_local(error, gate.worst_run):
+            reasons.append(f"'{error.tensor}' is damaged: off by {error.worst:.0%} of its size at {where}")
     return reasons
+
+
+def _is_local(error: WeightError, limit: float) -> bool:
+    """Whether one run is further off than the width explains, or stands far out among the tensor's runs."""
+    return error.worst > limit or (error.worst > limit / 5 and error.excess > EXCESS)

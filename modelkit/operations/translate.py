@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +14,11 @@ from modelkit.formats import Format
 from modelkit.formats.gguf import carried, file_type
 from modelkit.operations.design import Design, Understanding
 from modelkit.operations.opening import Opened
+from modelkit.operations.vocabulary import KEPT_FILES, TEXT_FILES, vocabulary_of
 from modelkit.plan import Assignment
-from modelkit.sources import Disk, explained
 from modelkit.tensors import Tensor
 from modelkit.tokenizers import Vocabulary, gguf_keys, tokenizer_bin, tokenizer_json
 
-KEPT_FILES = "modelkit.huggingface.file."
-"""GGUF keys under which a folder's small text files are kept, so that our own round trip loses nothing."""
-
-TEXT_FILES = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "f64": "float64"}
 QUANTISATION_VERSION = 2  # of the ggml block layouts
 
@@ -39,45 +34,14 @@ def metadata(
 
 
 def _vocabulary(opened: Opened, known: Understanding, tokenizer: str | None, made: Design) -> Vocabulary | None:
-    """The tokenizer of the source, or of `--tokenizer FILE`; None when there is none that modelkit knows."""
-    facts, dialect = known.facts, opened.format.dialect
-    rows = known.config.vocabulary if known.config else 0
+    """The tokenizer of the source, or of `--tokenizer FILE`; None, with a note, when modelkit does not handle it."""
     try:
-        if tokenizer is not None:
-            return read_tokenizer(tokenizer, rows)
-        if dialect == "gguf":
-            return gguf_keys.read(facts)
-        if dialect == "llama2c":
-            return tokenizer_bin.read(facts["tokenizer"], rows) if facts["tokenizer"] else None
-        files = facts["files"]
-        if "tokenizer.json" in files or "tokenizer.model" in files:
-            config = json.dumps(facts["config"]).encode()
-            return tokenizer_json.read({**files, "config.json": config})
+        return vocabulary_of(opened, known.facts, tokenizer, known.config.vocabulary if known.config else 0)
     except Unsupported as error:
         if tokenizer is not None:
             raise
         made.notes.append(f"the tokenizer is left out: {error.message}")
     return None
-
-
-def read_tokenizer(path: str, rows: int) -> Vocabulary:
-    """A tokenizer.json, tokenizer.model or llama2.c tokenizer.bin, or a folder that holds one."""
-    if os.path.isdir(path):
-        with explained(path):
-            files = {entry.name: Path(entry.path).read_bytes() for entry in os.scandir(path) if entry.name in _SMALL}
-        return tokenizer_json.read(files)
-    opener = Disk(path)
-    source = opener.open(str(opener.main))
-    data = source.read(0, source.size)
-    if data.lstrip()[:1] == b"{":
-        beside = {name: Path(opener.root / name).read_bytes() for name in TEXT_FILES if opener.holds(name)}
-        return tokenizer_json.read({**beside, "tokenizer.json": data})
-    if path.endswith(".model"):
-        return tokenizer_json.read({"tokenizer.model": data})
-    return tokenizer_bin.read(data, rows)
-
-
-_SMALL = ("tokenizer.json", "tokenizer.model", *TEXT_FILES)
 
 
 def _for_gguf(

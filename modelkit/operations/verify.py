@@ -7,20 +7,22 @@ q and k, in the same blocks of rows, so a lossless conversion gives the same bit
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import TYPE_CHECKING
 
-from modelkit.errors import BadRequest, Refused
+from modelkit.errors import Refused
 from modelkit.lazy import np
 from modelkit.metrics.distributions import Comparison, Distributions, joined
-from modelkit.metrics.hidden_states import cosines, relative_error
+from modelkit.metrics.hidden_states import cosines, squares
 from modelkit.metrics.weight_errors import WeightComparison, WeightError
 from modelkit.operations.gates import Gate, Judgement, judge
-from modelkit.operations.loading import Loaded, load
+from modelkit.operations.runnable import Runnable, runnable
 from modelkit.operations.sample import Sample, sample
+from modelkit.runner.decoder import Decoder
+from modelkit.runner.weights import Weights
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array
@@ -29,6 +31,8 @@ PASS = 2048
 """Tokens that go through both models together: their hidden states are what memory holds beside one layer."""
 
 TAIL = 10_000  # positions from which the 99.9th percentile means something
+PAIR = "give a model and its own conversion"
+AGAIN = "convert it again from the whole original"
 NORMAL = 1.96  # half the 95 % interval of a mean, in standard errors
 
 Progress = Callable[[int, int], None]
@@ -79,6 +83,7 @@ class Verification:
     layers: tuple[LayerError, ...]
     weights: tuple[WeightError, ...]  # that differ, the worst first
     distributions: Distributions
+    memory: int | None = None  # bytes that this process has used at most, where the system tells
     judgement: Judgement | None = None
 
     @property
@@ -150,9 +155,9 @@ class Verification:
 
 def verify(request: Request, progress: Progress | None = None) -> Verification:
     """Run both and compare. Raises ModelkitError; Refused when they are no conversions of one another."""
-    original, converted = load(request.original), load(request.converted)
+    original, converted = runnable(request.original), runnable(request.converted)
     check_alike(original, converted)
-    chosen = sample(request, original, converted)
+    chosen = sample(original, converted, request.tokens_file, request.text, request.tokenizer)
     weights = compare_weights(original, converted)
     passes = list(chosen.passes(PASS))
     total = len(passes) * original.config.layers
@@ -162,38 +167,54 @@ def verify(request: Request, progress: Progress | None = None) -> Verification:
         done = number * original.config.layers
         found.append(_one_pass(original, converted, ids, states, _shifted(progress, done, total)))
     distributions = joined(found)
-    result = Verification(chosen, states.errors(), weights, distributions)
-    if request.gate is None:
-        return result
-    judgement = judge(request.gate, result)
-    return Verification(chosen, result.layers, weights, distributions, judgement)
+    result = Verification(chosen, states.errors(), weights, distributions, peak_memory())
+    return result if request.gate is None else replace(result, judgement=judge(request.gate, result))
 
 
-def check_alike(original: Loaded, converted: Loaded) -> None:
+def peak_memory() -> int | None:
+    """The most bytes of memory that this process has had at once; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def check_alike(original: Runnable, converted: Runnable) -> None:
     """The two must be the same network: same family, same sizes."""
     one, other = original.config, converted.config
-    if original.architecture.name != converted.architecture.name:
-        message = f"a {original.architecture.name} and a {converted.architecture.name} cannot be compared"
-        raise Refused(message, "give a model and its own conversion")
+    families = [str(side.known.architecture and side.known.architecture.name) for side in (original, converted)]
+    if families[0] != families[1]:
+        message = f"a {families[0]} and a {families[1]} cannot be compared"
+        raise Refused(message, PAIR)
     for what in ("layers", "hidden", "heads", "kv_heads", "head_dim", "feed_forward", "vocabulary"):
         if getattr(one, what) != getattr(other, what):
             values = f"{getattr(one, what):,} and {getattr(other, what):,}"
-            raise Refused(f"the two models differ in {what}: {values}", "give a model and its own conversion")
+            raise Refused(f"the two models differ in {what}: {values}", PAIR)
 
 
-def compare_weights(original: Loaded, converted: Loaded) -> tuple[WeightError, ...]:
+def compare_weights(original: Runnable, converted: Runnable) -> tuple[WeightError, ...]:
     """Every tensor whose real values differ, the worst run first."""
+    one, other = original.weights(), converted.weights()
     found = []
-    for name in original.weights.tensors:
-        if name not in converted.weights:
-            raise Refused(f"'{name}' is missing in the converted model", "convert it again from the whole original")
-        comparison = WeightComparison(original.tensor_name(name))
-        for one, other in zip(original.blocks(name), converted.blocks(name), strict=True):
-            comparison.add(one, other)
+    for name, tensor in original.tensors.items():
+        if name not in converted.tensors:
+            raise Refused(f"'{tensor.tensor.name}' is missing in {converted.opened.opener.title}", AGAIN)
+        comparison = WeightComparison(converted.tensors[name].tensor.name)
+        for before, after in zip(_blocks(one, name), _blocks(other, name), strict=True):
+            comparison.add(before, after)
         error = comparison.result()
         if error.worst or not error.finite:
             found.append(error)
     return tuple(sorted(found, key=lambda error: (-error.worst, error.tensor)))
+
+
+def _blocks(weights: Weights, name: str) -> Iterator[F32]:
+    """A tensor in runs of rows; the same runs for the same shape."""
+    if len(weights.shape(name)) > 1:
+        yield from (rows for _, rows in weights.blocks(name))
+    else:
+        yield weights.vector(name)
 
 
 class _States:
@@ -206,14 +227,14 @@ class _States:
 
     def add(self, layer: int, original: F32, converted: F32) -> None:
         """States after a layer: float32 [batch, tokens, hidden]."""
-        self._squares[layer, 0] += _squared(converted - original)
-        self._squares[layer, 1] += _squared(original)
+        self._squares[layer, 0] += squares(converted - original)
+        self._squares[layer, 1] += squares(original)
         self._cosines[layer].append(cosines(original, converted))
 
     def add_local(self, layer: int, before: F32, original: F32, converted: F32) -> None:
         """States after a layer of either model that were both fed with `before`."""
-        self._squares[layer, 2] += _squared(converted - original)
-        self._squares[layer, 3] += _squared(original - before)
+        self._squares[layer, 2] += squares(converted - original)
+        self._squares[layer, 3] += squares(original - before)
 
     def errors(self) -> tuple[LayerError, ...]:
         found = []
@@ -226,10 +247,10 @@ class _States:
 
 
 def _one_pass(
-    original: Loaded, converted: Loaded, ids: Array, states: _States, progress: Callable[[int], None]
+    original: Runnable, converted: Runnable, ids: Array, states: _States, progress: Callable[[int], None]
 ) -> Distributions:
     """All layers of both on one batch of windows: int [windows, tokens]."""
-    one, other = original.decoder(ids.shape[1]), converted.decoder(ids.shape[1])
+    one, other = (Decoder(side.weights(), side.config, ids.shape[1]) for side in (original, converted))
     x, y = one.embed(ids), other.embed(ids)
     for layer in range(original.config.layers):
         before, same = x, x.tobytes() == y.tobytes() if states.local else False
@@ -248,11 +269,6 @@ def _one_pass(
 
 def _shifted(progress: Progress | None, done: int, total: int) -> Callable[[int], None]:
     return lambda layers: progress(done + layers, total) if progress else None
-
-
-def _squared(values: F32) -> float:
-    flat = values.reshape(-1)
-    return float(np.einsum("i,i->", flat, flat, dtype=np.float64))
 
 
 def _ratio(squares: float, size: float) -> float:

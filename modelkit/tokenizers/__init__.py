@@ -11,11 +11,18 @@ Each module reads its file into a `Vocabulary` and writes a `Vocabulary` back; a
     tokenizer_bin         bytes and the vocabulary size                 bytes
     sentencepiece_model   bytes of a tokenizer.model                    -
 
+`Text` turns text into ids and back, whatever file the `Vocabulary` came from; `chat` renders conversations:
+
+    text = Text(vocabulary)
+    ids = text.encode("Once upon a time")
+    text.decode(ids)
+
 What a target cannot say raises `Unsupported`, a damaged file `BrokenFile`; nothing is guessed, since a wrong guess
 gives wrong ids without any sign.
 """
 
 from modelkit.tokenizers import gguf_keys, sentencepiece_model, tokenizer_bin, tokenizer_json
 from modelkit.tokenizers._vocabulary import Vocabulary
+from modelkit.tokenizers.text import Text
 
-__all__ = ["Vocabulary", "gguf_keys", "sentencepiece_model", "tokenizer_bin", "tokenizer_json"]
+__all__ = ["Text", "Vocabulary", "gguf_keys", "sentencepiece_model", "tokenizer_bin", "tokenizer_json"]

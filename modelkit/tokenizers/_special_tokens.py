@@ -36,6 +36,16 @@ def _by_id(documents: Documents, word: str, count: int) -> list[int | None]:
     return [identity for identity in found if identity is not None and 0 <= identity < count]
 
 
+def stops(documents: Documents, eos: int | None, count: int) -> tuple[int, ...]:
+    """The ids besides `eos` that the configurations call an end: one id or a list of them."""
+    found: list[int] = []
+    for name in BY_ID:
+        value = documents.get(name, {}).get("eos_token_id")
+        listed = value if isinstance(value, list) else [] if value is None else [value]
+        found += [whole_number(identity, f"{name}: eos_token_id") for identity in listed]
+    return tuple(dict.fromkeys(identity for identity in found if 0 <= identity < count and identity != eos))
+
+
 def template(document: Mapping[str, object]) -> tuple[list[int], list[int]] | None:
     """The ids that a tokenizer.json puts before and after a text; None when it has no template."""
     for step in steps(document.get("post_processor"), "post_processor"):

@@ -26,6 +26,8 @@ class Vocabulary:
     merges: "left right", best first: bpe always, spm only where `scores` is None.
     pre: llama.cpp's name for how a byte-level tokenizer splits text into words; None when unknown.
     document: the whole text of the tokenizer.json it came from, when known.
+    eot, eom: tokens that end a turn and a message, where a GGUF names them.
+    stops: further tokens at which a model has finished, as generation_config.json lists them.
     spellings: (id, text) of tokens that a tokenizer.bin spelled otherwise than llama2.c's export does.
     """
 
@@ -45,6 +47,9 @@ class Vocabulary:
     chat_template: str | None = None
     ignore_merges: bool = False
     document: str | None = None
+    eot: int | None = None
+    eom: int | None = None
+    stops: tuple[int, ...] = ()
     spellings: tuple[tuple[int, str], ...] = ()
 
     def padded(self, rows: int) -> Vocabulary:

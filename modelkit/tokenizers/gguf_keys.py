@@ -6,7 +6,7 @@
     .tokens .token_type          text and type by id
     .scores                      "llama" only: which neighbours merge first
     .merges                      "gpt2" only: "left right", best first
-    .bos_token_id ...            bos, eos, unknown, padding
+    .bos_token_id ...            bos, eos, eot (end of a turn), eom (of a message), unknown, padding
     .add_bos_token ...           add_bos_token, add_eos_token, add_space_prefix; missing = the kind's default
     tokenizer.chat_template      Jinja text, never run here
     tokenizer.huggingface.json   the whole tokenizer.json, kept so that a way back loses nothing
@@ -35,7 +35,14 @@ from modelkit.tokenizers._vocabulary import (
 
 PREFIX = "tokenizer.ggml."
 KINDS = {"llama": "spm", "gpt2": "bpe"}
-ROLES = {"bos": "bos_token_id", "eos": "eos_token_id", "unknown": "unknown_token_id", "padding": "padding_token_id"}
+ROLES = {
+    "bos": "bos_token_id",
+    "eos": "eos_token_id",
+    "eot": "eot_token_id",
+    "eom": "eom_token_id",
+    "unknown": "unknown_token_id",
+    "padding": "padding_token_id",
+}
 FLAGS = {"add_bos": "add_bos_token", "add_eos": "add_eos_token", "add_space_prefix": "add_space_prefix"}
 TEMPLATE = "tokenizer.chat_template"
 DOCUMENT = "tokenizer.huggingface.json"
@@ -68,6 +75,8 @@ def read(values: Mapping[str, object]) -> Vocabulary | None:
         document=_document(values, tokens, kind),
         bos=_identity(values, ROLES["bos"], len(tokens)),
         eos=_identity(values, ROLES["eos"], len(tokens)),
+        eot=_identity(values, ROLES["eot"], len(tokens)),
+        eom=_identity(values, ROLES["eom"], len(tokens)),
         unknown=_identity(values, ROLES["unknown"], len(tokens)),
         padding=_identity(values, ROLES["padding"], len(tokens)),
         add_bos=_flag(values, FLAGS["add_bos"]),

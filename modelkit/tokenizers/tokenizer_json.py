@@ -5,7 +5,7 @@
     tokenizer.model             scores; everything when there is no tokenizer.json
     tokenizer_config.json       special tokens by text, chat template, add_bos_token where no template decides
     special_tokens_map.json     special tokens by text
-    config.json, generation_config.json    special tokens by id
+    config.json, generation_config.json    special tokens by id, and every id that ends an answer
     chat_template.jinja         the chat template of newer folders
 
 What is written loads in the `tokenizers` library and in transformers' PreTrainedTokenizerFast.
@@ -22,7 +22,7 @@ from modelkit.tokenizers._building import adds_bos, adds_eos, build
 from modelkit.tokenizers._json_access import POINTER, by_name, decode, flag_or_none, parse, steps, text_or_none
 from modelkit.tokenizers._merges import scores_from_merges
 from modelkit.tokenizers._pretokenizers import recognise
-from modelkit.tokenizers._special_tokens import BY_ID, BY_TEXT, Documents, added_tokens, special_ids, template
+from modelkit.tokenizers._special_tokens import BY_ID, BY_TEXT, Documents, added_tokens, special_ids, stops, template
 from modelkit.tokenizers._token_list import NAME, TokenList
 from modelkit.tokenizers._vocabulary import NORMAL, SPACE, USER_DEFINED, Vocabulary, check_texts
 
@@ -66,6 +66,11 @@ def write(vocabulary: Vocabulary) -> dict[str, bytes]:
     small = {CONFIG: config, "special_tokens_map.json": marks}
     texts = {name: json.dumps(value, ensure_ascii=False, indent=2) + "\n" for name, value in small.items()}
     return {NAME: document.encode(), **{name: text.encode() for name, text in texts.items()}}
+
+
+def ends(files: Mapping[str, bytes], vocabulary: Vocabulary) -> tuple[int, ...]:
+    """The ids besides `eos` that a folder's configurations call an end: for `Vocabulary.stops`."""
+    return stops(by_name(files, BY_ID), vocabulary.eos, len(vocabulary.tokens))
 
 
 def _from_document(files: Mapping[str, bytes], documents: Documents) -> Vocabulary:
@@ -143,6 +148,7 @@ def _vocabulary(
         chat_template=_chat_template(files, flags),
         ignore_merges=ignore_merges,
         document=text,
+        stops=stops(documents, special["eos"], len(found.tokens)),
     )
 
 

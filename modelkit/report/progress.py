@@ -15,7 +15,7 @@ SCALE = 1000  # length of a bar that counts no bytes
 
 @contextmanager
 def progress(title: str, size: int | None, *, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A function to call with (done, total), or None where no bar is wanted. `size`: bytes of output, None = steps count."""
+    """A function to call with (done, total), or None where no bar is wanted. `size`: bytes written."""
     if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield None
         return

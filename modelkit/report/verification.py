@@ -43,7 +43,12 @@ def layer_lines(found: Verification) -> list[str]:
     rows: list[tuple[str, ...]] = []
     for number in chosen:
         one = found.layers[number]
-        row = (str(one.layer), f"{one.relative:.2e}", f"{one.cosine:.6f}", f"{one.worst_cosine:.6f} at {one.worst_token}")
+        row = (
+            str(one.layer),
+            f"{one.relative:.2e}",
+            f"{one.cosine:.6f}",
+            f"{one.worst_cosine:.6f} at {one.worst_token}",
+        )
         rows.append(row if one.local is None else (*row, f"{one.local:.2e}"))
     if found.layers[0].local is not None:
         head = (*head, "own error")  # type: ignore[assignment]

@@ -16,13 +16,16 @@ Each module reads its file into a `Vocabulary` and writes a `Vocabulary` back; a
     text = Text(vocabulary)
     ids = text.encode("Once upon a time")
     text.decode(ids)
+    prompt = chat.render(vocabulary, [{"role": "user", "content": "Hello"}])
+
+The two need the extra `text` (tokenizers, jinja2), imported when they are used; everything else needs no library.
 
 What a target cannot say raises `Unsupported`, a damaged file `BrokenFile`; nothing is guessed, since a wrong guess
 gives wrong ids without any sign.
 """
 
-from modelkit.tokenizers import gguf_keys, sentencepiece_model, tokenizer_bin, tokenizer_json
+from modelkit.tokenizers import chat, gguf_keys, sentencepiece_model, tokenizer_bin, tokenizer_json
 from modelkit.tokenizers._vocabulary import Vocabulary
 from modelkit.tokenizers.text import Text
 
-__all__ = ["Text", "Vocabulary", "gguf_keys", "sentencepiece_model", "tokenizer_bin", "tokenizer_json"]
+__all__ = ["Text", "Vocabulary", "chat", "gguf_keys", "sentencepiece_model", "tokenizer_bin", "tokenizer_json"]

@@ -18,13 +18,13 @@ def verification_lines(found: Verification, request: Request) -> list[str]:
     """The measurement in short: what differs, by how much, and where it hurts most."""
     low, high = found.kl_interval
     tail = f"  p99.9 {found.kl_tail:.2e}" if found.kl_tail is not None else ""
+    mean = f"{found.kl_mean:.2e} ({low:.2e} to {high:.2e})"
     before, after = found.perplexities
     exact = "identical, bit for bit" if found.identical else f"differ by up to {found.logit_error:.1e} of the largest"
     rows = [
         ("tokens", found.sample.origin),
         ("logits", exact),
-        ("KL", f"mean {found.kl_mean:.2e} ({low:.2e} to {high:.2e})  median {found.kl_median:.2e}"
-               f"  max {found.kl_largest:.2e}{tail}  nats"),
+        ("KL", f"mean {mean}  median {found.kl_median:.2e}  max {found.kl_largest:.2e}{tail}  nats"),
         ("top-1", f"{found.top1:.2%} agree, {found.top5:.2%} of the five best"),
         ("perplexity", f"{before:.4g} -> {after:.4g}"),
     ]  # fmt: skip

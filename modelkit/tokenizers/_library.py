@@ -1,8 +1,9 @@
 """The `tokenizers` library: loaded when text is needed, fenced in as far as it can be.
 
-It is Rust behind a thin shell. What it offers no limit for: the time that a pattern of a hostile tokenizer.json takes
-on a text (its regex engine gives up after 10 million steps at one place, but starts anew at the next), and the lines
-that a panic writes to stderr. Bounded here: the size of the document (when it is read), steps, and growth of the text.
+It is Rust behind a thin shell. Where a pattern of a hostile tokenizer.json backtracks, its regex engine gives up after
+10 million steps at one place (0.1 s), which is a panic and here an error. What cannot be bounded without a process of
+its own: a pattern that stays just below that at each place of a long text; and a panic writes lines to stderr by
+itself. Bounded here: the size of the document (when it is read), the number of steps, and the growth of the text.
 """
 
 from __future__ import annotations

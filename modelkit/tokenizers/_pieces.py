@@ -6,7 +6,17 @@ import codecs
 from collections.abc import Iterable
 from functools import cache
 
-from modelkit.tokenizers._vocabulary import BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, UNUSED, Vocabulary, spaced
+from modelkit.tokenizers._vocabulary import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    SPACE,
+    UNKNOWN,
+    UNUSED,
+    Vocabulary,
+    byte_piece,
+    spaced,
+)
 
 HIDDEN = (CONTROL, UNKNOWN)  # they steer the model; people do not read them
 
@@ -39,7 +49,7 @@ class Pieces:
         token = self._tokens[identity]
         if self._byte_level:
             return _from_stand_ins(token) if kind == NORMAL else token.encode()
-        if kind == BYTE:
+        if kind == BYTE and byte_piece(token):
             return bytes([int(token[3:5], 16)])
         return (token.replace(SPACE, " ") if kind == NORMAL else token).encode()
 

@@ -5,8 +5,9 @@ between the two. A name or a rule that is not in it stays unknown: a wrong guess
 
 Checked by vectors (47 texts each): gpt-2's rule within starcoder, llama-bpe, qwen2, falcon; smollm by a real model.
 Checked by reading, against llama.cpp's own table: the other names. Left out because the rule as published was not
-certain or cannot be said with these steps: deepseek-llm, glm4, bloom, viking, chameleon, kimi-k2, superbpe, afmoe,
-bailingmoe, tiny_aya, youtu, laguna, gemma4 and the names that add a separator (jina, roberta-bpe).
+certain or cannot be said with these steps: deepseek-llm, glm4 (do its merges count?), bloom, viking, chameleon,
+kimi-k2, superbpe, afmoe, tiny_aya, youtu, laguna, spark2_5, ufakzeka, gemma4 and the names that add a separator (jina,
+roberta-bpe).
 """
 
 from __future__ import annotations
@@ -35,6 +36,17 @@ DEEPSEEK3 = (
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
     r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+SEED = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+BAILING = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+EXAONE_MOE = (
+    CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?"
+    r"|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+MINICPM5 = LLAMA3.replace("{1,3}", "+")
+JAIS2 = LLAMA3.removesuffix(r"\s+(?!\S)|\s+") + "".join(
+    rf"\s{{{run}}}(?!\S)|" for run in (512, 256, 128, 64, 32, 16, 8, 4)
+)
+JAIS2 += r"\s{1,2}(?!\S)|\s{1}"
 DIGIT = r"\p{N}"
 
 SPELLINGS = (
@@ -97,16 +109,21 @@ RULES: dict[str, Rule] = {
         ("gpt-2 phi-2 mpt olmo jais trillion granite-docling exaone4 gigachat a.x-4.0 mellum", A),
         ("smollm starcoder refact codeshell exaone minerva-7b mellum2", B),
         ("command-r", Rule(B.steps, normalizer="NFC")),
-        ("llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2", C),
+        ("llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano", C),
         ("dbrx smaug-bpe", C_MERGED),
         ("qwen2", D_COMPOSED),
         ("deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2", D),
         ("qwen35", E),
         ("deepseek-coder", F),
-        ("deepseek-v3 hunyuan-dense joyai-llm", G),
+        ("deepseek-v3 hunyuan-dense joyai-llm hy_v4", G),
         ("falcon", H),
         ("tekken", J_TEKKEN),
-        ("gpt-4o llama4 kanana2 minimax-m2", J),
+        ("gpt-4o llama4 kanana2 minimax-m2 talkie", J),
+        ("seed-coder", Rule((split(SEED), STAND_INS))),
+        ("bailingmoe bailingmoe2 llada-moe", Rule((split(BAILING), STAND_INS))),
+        ("exaone-moe", Rule((split(EXAONE_MOE), STAND_INS))),
+        ("minicpm5", Rule((split(r"\p{N}{1,3}"), split(MINICPM5), STAND_INS), ignore_merges=True)),
+        ("jais-2", Rule((split(JAIS2), STAND_INS))),
     )
     for name in names.split()
 }

@@ -16,7 +16,6 @@ and may take 1 GiB (see `_chat_worker`). What a user types goes into the prompt 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -85,6 +84,8 @@ def _marks(vocabulary: Vocabulary) -> dict[str, str]:
 
 def _run(task: dict[str, Any]) -> dict[str, Any]:
     """The worker's answer."""
+    import subprocess
+
     try:
         data = json.dumps({**task, "path": sys.path}).encode()
     except (TypeError, ValueError) as error:

@@ -13,6 +13,10 @@ tokenizer.json and from one built of the vocabulary where it is not. Decoding ne
 `parse_special=false` and transformers' `split_special_tokens` do. `special=True` reads them as tokens: for what a chat
 template has made, and for a prompt written out by hand in a model's own format, as `llama-cli -p` and transformers
 take every prompt. Tokens added as plain words (USER_DEFINED) are found either way, as in both of them.
+
+Where others disagree: transformers 5 builds its LlamaTokenizer anew and puts no second space before a text that begins
+with one; SentencePiece, llama.cpp and the tokenizer.json itself do, and so does this. llama2.c spells U+2581 in bytes;
+the others take it for a space.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from test_tokenizer_json import document
 from tokenizers import Tokenizer
 
 from modelkit.errors import ModelkitError
-from modelkit.tokenizers import gguf_keys, sentencepiece_model, tokenizer_bin, tokenizer_json
+from modelkit.tokenizers import Text, gguf_keys, sentencepiece_model, tokenizer_bin, tokenizer_json
 
 MARKS = {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}
 PIECES = {
@@ -45,7 +45,7 @@ easy = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCh
 
 
 def survives(read):
-    """Reads, and hands what was accepted to all writers."""
+    """Reads, and hands what was accepted to all writers and to the library that runs it."""
     try:
         vocabulary = read()
     except ModelkitError as error:
@@ -62,6 +62,12 @@ def survives(read):
                 continue
             if write is tokenizer_json.write and found.document is None:
                 Tokenizer.from_str(files["tokenizer.json"].decode())  # what is built always loads
+    for found in (vocabulary, replace(vocabulary, document=None)):
+        text = Text(found)
+        try:
+            assert isinstance(text.decode(text.encode("a \u2581<s>\n\U0001f600", special=True)), str)
+        except ModelkitError as error:
+            assert str(error)
 
 
 @st.composite

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_tokenizer_json import document, read, split
+from test_tokenizer_json import STAND_INS, document, read, split
 from vocabulary_files import metadata, random_texts
 
 from modelkit.errors import BadRequest, BrokenFile, Unsupported
-from modelkit.tokenizers import Text, Vocabulary, gguf_keys, tokenizer_bin
+from modelkit.tokenizers import Text, Vocabulary, _library, gguf_keys, tokenizer_bin
 
 NAMES = ["llama-spm", "starcoder", "falcon", "llama-bpe", "qwen2"]
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -121,6 +121,11 @@ def test_the_first_space_goes_once_and_not_in_the_middle(texts):
 def test_ids_beyond_the_vocabulary_are_silent(texts):
     text = Text(texts("llama-spm").vocabulary.padded(32008))
     assert text.decode([32007, 15043, 10**9, -1]) == "Hello"
+
+
+def test_tokens_that_are_called_bytes_and_are_none():
+    vocabulary = Vocabulary("spm", ("byte", "<0xGG>", "<0x41>", "<0x0a>"), (6, 6, 6, 6), scores=(0.0,) * 4)
+    assert Text(vocabulary).decode(range(4)) == "byte<0xGG>A<0x0a>"
 
 
 @settings(max_examples=60, deadline=None)
@@ -238,25 +243,48 @@ def test_a_real_small_model():
         assert text.decode(text.encode(sample)) == sample
 
 
+def cuts(*steps):
+    return {"pre_tokenizer": {"type": "Sequence", "pretokenizers": list(steps)}}
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("change", "message"),
     [
-        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [split("("), {"type": "ByteLevel"}]}},
-        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel"}] * 3}},
-        {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 40}},
-        {"normalizer": {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 100}},
-        {"normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "b"}},
-        {"normalizer": {"type": "NoSuchThing"}},
-        {"model": {"dropout": 7.5}},
-        {"version": 5},
+        (cuts(split("("), STAND_INS), "cannot load .* Oniguruma"),
+        (cuts(split("(" * 5000 + ")" * 5000), STAND_INS), "cannot load .* parse depth"),
+        (cuts(STAND_INS, {"type": "FixedLength", "length": 0}), "breaks down .* non-zero|cannot load"),
+        (cuts(*[STAND_INS] * 3), "not plausible"),
+        ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 40}}, "41 steps .* not plausible"),
+        ({"normalizer": {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 100}}, "100 times longer"),
+        ({"normalizer": {"type": "NoSuchThing"}}, "cannot load"),
+        ({"version": 5}, "cannot load"),
     ],
 )
-def test_documents_that_the_library_does_not_survive(change, capfd):
+def test_documents_that_the_library_does_not_survive(change, message, capfd):
     """Panics of the library write to stderr by themselves; they must not leave it as panics."""
-    found = document(**change)
-    with pytest.raises(BrokenFile, match=r"library|not plausible") as caught:
-        Text(read(found)).encode("a b")
+    with pytest.raises(BrokenFile, match=message) as caught:
+        Text(read(document(**change))).encode("a b")
     assert caught.value.fix
+
+
+def test_other_failures_pass_through():
+    panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+    with (
+        pytest.raises(BrokenFile, match="breaks down when it should use this tokenizer: lost"),
+        _library.guarded("use"),
+    ):
+        raise panic("lost")
+    with pytest.raises(KeyboardInterrupt), _library.guarded("use"):
+        raise KeyboardInterrupt
+    with pytest.raises(Unsupported), _library.guarded("use"):
+        raise Unsupported("x")
+
+
+def test_a_pattern_that_backtracks_without_end():
+    steps = [split("(a+a+)+b"), STAND_INS]
+    found = document(pre_tokenizer={"type": "Sequence", "pretokenizers": steps})
+    with pytest.raises(BrokenFile, match="retry-limit"):
+        Text(read(found)).encode("a" * 60)
 
 
 def test_a_document_that_asks_for_padding_and_dropout():

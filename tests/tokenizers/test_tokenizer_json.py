@@ -140,6 +140,40 @@ def test_known_ways_of_cutting_text_in_their_spellings():
     assert name_of(split(LLAMA3.replace("{1,3}", "")), STAND_INS) == "qwen2"
 
 
+def words(name, text):
+    vocabulary = replace(read(document()), pre=name, document=None)
+    tokenizer = Tokenizer.from_str(tokenizer_json.write(vocabulary)["tokenizer.json"].decode())
+    return [text[slice(*span)] for _, span in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("gpt-2 phi-2", ["I", "'ll", " pay", " 12345", "!!", "\n\n ", " It", "'", "S", " caf\u00e9"]),
+        (
+            "smollm starcoder command-r",
+            ["I", "'ll", " pay", " ", *"12345", "!!", "\n\n ", " It", "'", "S", " caf\u00e9"],
+        ),
+        ("llama-bpe dbrx jais-2", ["I", "'ll", " pay", " ", "123", "45", "!!\n\n", " ", " It", "'S", " caf\u00e9"]),
+        ("minicpm5", ["I", "'ll", " pay", " ", "123", "45", "!!\n\n", " ", " It", "'S", " caf\u00e9"]),
+        ("qwen2 stablelm2 bailingmoe", ["I", "'ll", " pay", " ", *"12345", "!!\n\n", " ", " It", "'S", " caf\u00e9"]),
+        ("seed-coder", ["I", "'ll", " pay", " ", *"12345", "!!", "\n\n", " ", " It", "'S", " caf\u00e9"]),
+        ("exaone-moe", ["I", "'ll", " pay", " ", *"12345", "!!\n", "\n", " ", " It", "'S", " caf\u00e9"]),
+        ("gpt-4o llama4", ["I'll", " pay", " ", "123", "45", "!!\n\n", " ", " It'S", " caf\u00e9"]),
+        ("tekken", ["I", "'ll", " pay", " ", *"12345", "!!\n\n", " ", " It", "'S", " caf\u00e9"]),
+        ("deepseek-v3", ["I", "'ll", " pay", " ", "123", "45", "!!\n\n", " ", " It", "'S", " caf\u00e9"]),
+        (
+            "deepseek-coder",
+            ["I", "'", "ll", " pay", " ", *"12345", "!!", "\n", "\n", " ", " It", "'", "S", " caf\u00e9"],
+        ),
+        ("falcon", ["I", "'", "ll", " pay", " ", "123", "45", "!!", "\n\n ", " It", "'", "S", " caf\u00e9"]),
+    ],
+)
+def test_words_of_each_group(names, expected):
+    for name in names.split():
+        assert words(name, "I'll pay 12345!!\n\n  It'S caf\u00e9") == expected, name
+
+
 def test_unknown_ways_of_cutting_text_stay_unknown():
     assert name_of(split(r"\w+"), STAND_INS) is None
     assert name_of(split(LLAMA3, behavior="Removed"), STAND_INS) is None

@@ -27,6 +27,7 @@ from modelkit.runner.decoder import RUN, Decoder
 from modelkit.runner.memory import half_of_memory, working
 from modelkit.runner.sampling import Sampler
 from modelkit.sources import explained
+from modelkit.tokenizers.chat import render
 from modelkit.tokenizers.text import Text
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ def prepare(request: Request) -> Prepared:
     """Open the model, read the prompt or the ids. Raises before any weight is read."""
     if (request.prompt is None) == (request.tokens_file is None):
         raise BadRequest("a prompt or --tokens-file is needed, and not both")
+    if request.chat and request.prompt is None:
+        raise BadRequest("--chat puts a prompt into the model's template; --tokens-file has its tokens already")
     if request.logits is not None and not request.logits.endswith(".npy"):
         raise BadRequest(f"--logits {request.logits}: its ending is not .npy", "name the file like logits.npy")
     model, notes = runnable(request.model), list[str]()
@@ -106,7 +109,7 @@ def prepare(request: Request) -> Prepared:
         ids, flat = np.atleast_2d(ids), ids.ndim == 1
     else:
         assert text is not None and request.prompt is not None  # noqa: S101, PT018 - a prompt has its tokenizer
-        ids, flat = np.array([text.encode(request.prompt, special=True)], np.int64), True
+        ids, flat = np.array([_encoded(text, request.prompt, chat=request.chat)], np.int64), True
     _check(ids, request, model, notes)
     return Prepared(request, model, text, ids, flat, request.memory or half_of_memory(), tuple(notes))
 
@@ -198,6 +201,13 @@ def _text(request: Request, model: Runnable, notes: list[str]) -> Text | None:
         message = f"{model.opened.opener.title}: has no tokenizer"
         raise BadRequest(message, "name one with --tokenizer FILE, or give ids with --tokens-file")
     return Text(vocabulary) if vocabulary is not None else None
+
+
+def _encoded(text: Text, prompt: str, *, chat: bool) -> list[int]:
+    """The ids of a prompt: control tokens in it are read as such, and the end of a text is not put behind it."""
+    if chat:
+        prompt = render(text.vocabulary, [{"role": "user", "content": prompt}])
+    return text.encode(prompt, eos=False, special=True)
 
 
 def _ids_of_file(path: str) -> Array:

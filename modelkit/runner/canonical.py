@@ -57,6 +57,7 @@ def canonical(model: Model, architecture: Architecture, config: Config, dialect:
     Raises Unsupported for a tensor that is none of the family's, BrokenFile for a shape that contradicts
     the config and for a tensor that is missing.
     """
+    _check_heads(config)
     found: dict[str, Canonical] = {}
     for tensor in model.tensors:
         if architecture.is_ignored(tensor.name):
@@ -85,6 +86,21 @@ def _placed(tensor: Tensor, spans: tuple[Span, ...], steps: tuple[Step, ...], he
     rows = max(BLOCK // columns // unit * unit, unit)
     values = lcm(tensor.encoding.unit(tensor.shape), columns)
     return Canonical(tensor, spans, steps, rows, lcm(values // columns, *(step.rows for step in steps)))
+
+
+def _check_heads(config: Config) -> None:
+    """What the arithmetic needs of the numbers of a config."""
+    fault = ""
+    if config.heads % config.kv_heads:
+        fault = f"{config.heads} heads cannot share {config.kv_heads} key heads evenly"
+    elif (config.rotary or config.head_dim) % 2 or (config.rotary or 0) > config.head_dim:
+        fault = f"{config.rotary or config.head_dim} rotary dimensions in heads of {config.head_dim}"
+    elif config.sliding and len(config.sliding) != config.layers:
+        fault = f"kinds of attention for {len(config.sliding)} layers of {config.layers}"
+    elif config.window is not None and config.window < 1:
+        fault = f"a sliding window of {config.window}"
+    if fault:
+        raise BrokenFile(f"the model's config: {fault}", "fetch the model again", "config-shape-mismatch")
 
 
 def _check_shape(tensor: Tensor, row: Row, config: Config) -> None:

@@ -22,7 +22,7 @@ from math import ceil, floor, log, pi, sqrt
 from typing import TYPE_CHECKING, Any
 
 from modelkit.architectures._contract import Config
-from modelkit.errors import Unsupported
+from modelkit.errors import BrokenFile, Unsupported
 from modelkit.lazy import np
 
 if TYPE_CHECKING:
@@ -34,7 +34,14 @@ class Rope:
 
     def __init__(self, dimensions: int, theta: float, scaling: Mapping[str, Any], context: int, length: int) -> None:
         self.half = dimensions // 2
-        self.inverse, self.factor = frequencies(dimensions, theta, scaling, context, length)
+        try:
+            with np.errstate(all="ignore"):
+                self.inverse, self.factor = frequencies(dimensions, theta, scaling, context, length)
+        except (ArithmeticError, KeyError, TypeError, ValueError):
+            self.inverse, self.factor = np.full(self.half, np.nan, np.float32), 1.0
+        if self.inverse.shape != (self.half,) or not np.isfinite(self.inverse).all():
+            message = f"the model's config: no rotary frequencies follow from base {theta} and {dict(scaling)}"
+            raise BrokenFile(message, "fetch the model's own config again", "config-shape-mismatch")
         self._last: tuple[int, int, F32, F32] | None = None
 
     def tables(self, first: int, count: int) -> tuple[F32, F32]:

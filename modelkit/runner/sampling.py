@@ -25,7 +25,8 @@ class Sampler:
             return int(logits.argmax())
         scaled = logits.astype(np.float64)
         scaled -= scaled.max()
-        scaled /= self.temperature
+        with np.errstate(over="ignore"):  # next to 0 all but the most likely become -infinity
+            scaled /= self.temperature
         weights = np.exp(scaled)
         order = np.argsort(-weights, kind="stable")
         sums = np.cumsum(weights[order])

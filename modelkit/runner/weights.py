@@ -103,7 +103,7 @@ class Weights:
         values = tensor.tensor.encoding.unpack(stored, (end - start, tensor.columns))
         for step in tensor.steps:
             values = step.apply(values)
-        return values[first - start : first - start + count]
+        return np.ascontiguousarray(values[first - start : first - start + count], np.float32)
 
 
 def multiply(x: F32, rows: F32, out: F32) -> None:

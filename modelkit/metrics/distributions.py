@@ -101,13 +101,21 @@ class Comparison:
 
     def _merge_best(self, side: int, first: int, logits: F32) -> None:
         """Keep the five best of those known and of this block; of equals the lower id."""
-        count = min(BEST, logits.shape[1])
-        found = np.argpartition(-logits, count - 1, axis=1)[:, :count]
+        found = _largest(logits, min(BEST, logits.shape[1]))
         values = np.concatenate([self._best[side], np.take_along_axis(logits, found, axis=1)], axis=1)
         ids = np.concatenate([self._ids[side], found + first], axis=1)
         order = np.lexsort((ids, -values), axis=1)[:, :BEST]
         self._best[side] = np.take_along_axis(values, order, axis=1)
         self._ids[side] = np.take_along_axis(ids, order, axis=1)
+
+
+def _largest(logits: F32, count: int) -> Array:
+    """Where each row's largest values stand, in no order; of equals the first ones: int64 [tokens, count]."""
+    found = np.argpartition(logits, logits.shape[1] - count, axis=1)[:, -count:]
+    least = np.take_along_axis(logits, found, axis=1).min(axis=1, keepdims=True)
+    for row in np.flatnonzero(np.count_nonzero(logits >= least, axis=1) > count):
+        found[row] = np.argsort(-logits[row], kind="stable")[:count]
+    return found
 
 
 def joined(parts: list[Distributions]) -> Distributions:

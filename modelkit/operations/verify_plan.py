@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SAMPLE = 1 << 20  # values of a timing sample
 STANDING = 60 * 2**20  # bytes of Python and numpy before any work
+STARTING = 0.3  # seconds until numpy and the headers are there
 BUFFERS = 8  # blocks of float32 in use at once: decoded, stepped, multiplied, compared, of both models
 
 
@@ -66,7 +67,7 @@ def plan(original: Runnable, converted: Runnable, tokens: int, window: int, *, l
             )
     logits = original.config.vocabulary * tokens
     weights = sum(tensor.tensor.count for tensor in original.tensors.values())
-    seconds = sum(count * _decode_speed(encoding) for encoding, count in decoding.items())
+    seconds = STARTING + sum(count * _decode_speed(encoding) for encoding, count in decoding.items())
     seconds += products * _product_speed(original.config.hidden, min(tokens, RUN))
     seconds += weights * _weight_speed() + logits * _logit_speed()
     seconds += _attention(original, tokens, window) * (3 if local else 2)

@@ -11,7 +11,10 @@ from modelkit.operations.convert import Request, convert
 from modelkit.operations.runnable import runnable
 from modelkit.runner.decoder import Decoder
 
-CASES = ("llama_gqa_tied", "llama_gqa_llama3rope", "llama_bias", "llama_bf16_sharded", "llama_v4cfg", "mistral_swa")
+CASES = (
+    "llama_gqa_tied", "llama_gqa_llama3rope", "llama_yarn_rope", "llama_bias", "llama_bf16_sharded", "llama_v4cfg", "mistral_swa",
+    "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "phi3_longrope",
+)  # fmt: skip
 LIMIT = 1e-5  # of the largest logit
 
 

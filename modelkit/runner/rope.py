@@ -17,6 +17,7 @@ the length of the whole sequence, so a length is part of a Rope.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from math import ceil, floor, log, pi
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,17 @@ def ropes(config: Config, length: int) -> tuple[Rope, Rope]:
     whole = Rope(dimensions, config.theta, config.rope, config.context, length)
     local = Rope(dimensions, config.local_theta, {}, config.context, length) if config.local_theta else whole
     return whole, local
+
+
+def holds_until(config: Config, length: int) -> int:
+    """The longest sequence whose frequencies are those of `length` tokens, where a longer one is another matter.
+
+    longrope changes once, beyond the original context; what is cached must then be computed anew.
+    """
+    if config.rope.get("rope_type") != "longrope":
+        return sys.maxsize
+    original = int(config.rope["original_max_position_embeddings"])
+    return original if length <= original else sys.maxsize
 
 
 def frequencies(dimensions: int, theta: float, scaling: Mapping[str, Any], context: int, length: int) -> F32:

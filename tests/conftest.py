@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+<<<<<<< HEAD
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices: threads only wait for each other
 
+=======
+>>>>>>> runner
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads than free cores make products many times slower
+
 from samples import DATA, STORIES, Run
 
 

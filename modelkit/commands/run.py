@@ -54,7 +54,9 @@ def _body(model: str, options: dict[str, Any], memory: str | None, *, quiet: boo
     from modelkit.operations import run as operation
     from modelkit.operations.convert import parse_size
     from modelkit.report import console, generation
+    from modelkit.runner.threads import use_free_cores
 
+    use_free_cores()
     if options["prompt"] is None and options["tokens_file"] is None:
         options["prompt"] = _prompt_of_stdin()
     request = operation.Request(model, memory=parse_size(memory) if memory else None, **options)

@@ -93,7 +93,9 @@ def _verify(request: Request, html: str | None, *, quiet: bool, as_json: bool) -
     from modelkit.operations.verify import verify
     from modelkit.report import console, verification
     from modelkit.report.progress import progress
+    from modelkit.runner.threads import use_free_cores
 
+    use_free_cores()
     with progress("verify", None, quiet=quiet) as bar:
         found = verify(request, bar)
     if html is not None:

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import lcm
 
-from modelkit.architectures._contract import Architecture, Config, Row
+from modelkit.architectures._contract import CANONICAL, Architecture, Config, Row
 from modelkit.errors import BrokenFile, Unsupported
 from modelkit.steps import Step
 from modelkit.tensors import Model, Shape, Span, Tensor
 
-DIALECT = "canonical"
 BLOCK = 1 << 20
 """Values of a block of rows that is multiplied at once: 4 MiB of float32."""
 
@@ -69,9 +68,9 @@ def canonical(model: Model, architecture: Architecture, config: Config, dialect:
         row, layer = place
         if row.when == "untied" and config.tied:
             continue
-        _check_shape(tensor, row, config)
+        _check(tensor, row, config)
         spans = tuple(model.spans[part.name] for part in tensor.parts)
-        steps = architecture.steps(row, config, dialect, DIALECT)
+        steps = architecture.steps(row, config, dialect, CANONICAL)
         found[row.names["gguf"].format(layer)] = _placed(tensor, spans, steps, config.head_dim if row.rows else 1)
     for row, layer in architecture.expected(config):
         if row.names["gguf"].format(layer) not in found:
@@ -103,11 +102,14 @@ def _check_heads(config: Config) -> None:
         raise BrokenFile(f"the model's config: {fault}", "fetch the model again", "config-shape-mismatch")
 
 
-def _check_shape(tensor: Tensor, row: Row, config: Config) -> None:
+def _check(tensor: Tensor, row: Row, config: Config) -> None:
+    fix = "config and weights do not belong together: fetch both again"
+    if not row.expected(config):
+        message = f"'{tensor.name}' is there, but the config says that there is no {row.when}"
+        raise BrokenFile(message, fix, "config-shape-mismatch")
     expected = tuple(config.sizes[word] for word in row.shape)
     if tensor.shape != expected:
         message = f"'{tensor.name}' has shape {list(tensor.shape)}; the config implies {list(expected)}"
-        fix = "config and weights do not belong together: fetch both again"
         raise BrokenFile(message, fix, "config-shape-mismatch")
     if tensor.encoding.kind == "raw":
         message = f"'{tensor.name}' is stored as {tensor.encoding.name}, which cannot be computed with"

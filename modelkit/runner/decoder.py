@@ -47,9 +47,9 @@ class Decoder:
         self._full = Rules(scale, config.score_softcap, None)
         self._sliding = Rules(scale, config.score_softcap, config.window)
 
-    def cache(self, batch: int = 1) -> list[LayerCache]:
-        """One empty cache for each layer, of `length` tokens."""
-        return [self._layer_cache(batch, self.length) for _ in range(self.config.layers)]
+    def cache(self, batch: int = 1, length: int | None = None) -> list[LayerCache]:
+        """One empty cache for each layer, of `length` tokens (None: the decoder's)."""
+        return [self._layer_cache(batch, length or self.length) for _ in range(self.config.layers)]
 
     def embed(self, ids: Array) -> F32:
         """ids [batch, tokens], within the vocabulary -> [batch, tokens, hidden]."""

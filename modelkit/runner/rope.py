@@ -17,11 +17,13 @@ the length of the whole sequence, so a length is part of a Rope.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from math import ceil, floor, log, pi, sqrt
+from math import ceil, floor, log, pi
 from typing import TYPE_CHECKING, Any
 
 from modelkit.architectures._contract import Config
+from modelkit.architectures._rope import attention_factor
 from modelkit.errors import BrokenFile, Unsupported
 from modelkit.lazy import np
 
@@ -36,9 +38,10 @@ class Rope:
         self.half = dimensions // 2
         try:
             with np.errstate(all="ignore"):
-                self.inverse, self.factor = frequencies(dimensions, theta, scaling, context, length)
+                self.inverse = frequencies(dimensions, theta, scaling, context, length)
+                self.factor = np.float32(attention_factor(scaling, context))
         except (ArithmeticError, KeyError, TypeError, ValueError):
-            self.inverse, self.factor = np.full(self.half, np.nan, np.float32), 1.0
+            self.inverse = np.full(self.half, np.nan, np.float32)
         if self.inverse.shape != (self.half,) or not np.isfinite(self.inverse).all():
             message = f"the model's config: no rotary frequencies follow from base {theta} and {dict(scaling)}"
             raise BrokenFile(message, "fetch the model's own config again", "config-shape-mismatch")
@@ -49,8 +52,8 @@ class Rope:
         if self._last is None or self._last[:2] != (first, count):
             positions = np.arange(first, first + count, dtype=np.float32)
             angles = (positions[:, None] * self.inverse).astype(np.float64)[:, None, :]  # the product is float32
-            cos = np.cos(angles).astype(np.float32) * np.float32(self.factor)
-            sin = np.sin(angles).astype(np.float32) * np.float32(self.factor)
+            cos = np.cos(angles).astype(np.float32) * self.factor
+            sin = np.sin(angles).astype(np.float32) * self.factor
             self._last = first, count, cos, sin
         return self._last[2:]
 
@@ -73,25 +76,33 @@ def ropes(config: Config, length: int) -> tuple[Rope, Rope]:
     return whole, local
 
 
-def frequencies(
-    dimensions: int, theta: float, scaling: Mapping[str, Any], context: int, length: int
-) -> tuple[F32, float]:
-    """Inverse frequencies, float32 [dimensions / 2], and the attention factor."""
+def holds_until(config: Config, length: int) -> int:
+    """The longest sequence whose frequencies are those of `length` tokens, where a longer one is another matter.
+
+    longrope changes once, beyond the original context; what is cached must then be computed anew.
+    """
+    if config.rope.get("rope_type") != "longrope":
+        return sys.maxsize
+    original = int(config.rope["original_max_position_embeddings"])
+    return original if length <= original else sys.maxsize
+
+
+def frequencies(dimensions: int, theta: float, scaling: Mapping[str, Any], context: int, length: int) -> F32:
+    """Inverse frequencies for a sequence of `length`: float32 [dimensions / 2]."""
     kind = scaling.get("rope_type") or "default"
     if kind == "dynamic":
         theta = _dynamic_base(dimensions, theta, scaling, context, length)
     powers = _powers(dimensions, theta)
-    one = np.float32(1)
     if kind in ("default", "dynamic"):
-        return one / powers, 1.0
+        return np.float32(1) / powers
     if kind == "linear":
-        return one / powers / np.float32(scaling["factor"]), 1.0
+        return np.float32(1) / powers / np.float32(scaling["factor"])
     if kind == "llama3":
-        return _llama3(one / powers, scaling), 1.0
+        return _llama3(np.float32(1) / powers, scaling)
     if kind == "yarn":
-        return _yarn(powers, dimensions, theta, scaling, context)
+        return _yarn(powers, dimensions, theta, scaling)
     if kind == "longrope":
-        return _longrope(powers, scaling, context, length)
+        return _longrope(powers, scaling, length)
     raise Unsupported(f"unsupported architecture: rope type '{kind}'", "the runner computes only what it knows in full")
 
 
@@ -123,9 +134,8 @@ def _llama3(inverse: F32, scaling: Mapping[str, Any]) -> F32:
     return np.where(between, mixed, slowed)
 
 
-def _yarn(powers: F32, dimensions: int, theta: float, scaling: Mapping[str, Any], context: int) -> tuple[F32, float]:
-    original = scaling["original_max_position_embeddings"]
-    factor = scaling.get("factor") or context / original
+def _yarn(powers: F32, dimensions: int, theta: float, scaling: Mapping[str, Any]) -> F32:
+    original, factor = scaling["original_max_position_embeddings"], np.float32(scaling["factor"])
     low = _turning(scaling.get("beta_fast") or 32, dimensions, theta, original)
     high = _turning(scaling.get("beta_slow") or 1, dimensions, theta, original)
     if scaling.get("truncate", True):
@@ -135,9 +145,8 @@ def _yarn(powers: F32, dimensions: int, theta: float, scaling: Mapping[str, Any]
         high += 0.001
     ramp = (np.arange(dimensions // 2, dtype=np.float32) - np.float32(low)) / np.float32(high - low)
     kept = np.float32(1) - np.clip(ramp, np.float32(0), np.float32(1))
-    slowed = np.float32(1) / (np.float32(factor) * powers)
-    inverse = slowed * (1 - kept) + np.float32(1) / powers * kept
-    return inverse, _yarn_attention(scaling, factor)
+    inverse: F32 = np.float32(1) / (factor * powers) * (1 - kept) + np.float32(1) / powers * kept
+    return inverse
 
 
 def _turning(rotations: float, dimensions: int, theta: float, original: int) -> float:
@@ -145,23 +154,9 @@ def _turning(rotations: float, dimensions: int, theta: float, original: int) -> 
     return dimensions * log(original / (rotations * 2 * pi)) / (2 * log(theta))
 
 
-def _yarn_attention(scaling: Mapping[str, Any], factor: float) -> float:
-    stated = scaling.get("attention_factor")
-    if stated is not None:
-        return float(stated)
-
-    def scale(by: float) -> float:
-        return 0.1 * by * log(factor) + 1 if factor > 1 else 1.0
-
-    if scaling.get("mscale") and scaling.get("mscale_all_dim"):
-        return scale(scaling["mscale"]) / scale(scaling["mscale_all_dim"])
-    return scale(1)
-
-
-def _longrope(powers: F32, scaling: Mapping[str, Any], context: int, length: int) -> tuple[F32, float]:
+def _longrope(powers: F32, scaling: Mapping[str, Any], length: int) -> F32:
     original = scaling["original_max_position_embeddings"]
     divisors = np.array(scaling["long_factor" if length > original else "short_factor"], np.float32)
-    stated = scaling.get("attention_factor")
-    factor = scaling.get("factor") or context / original
-    attention = stated if stated is not None else (sqrt(1 + log(factor) / log(original)) if factor > 1 else 1.0)
-    return np.float32(1) / (divisors * powers), float(attention)
+    if divisors.shape != powers.shape:
+        raise ValueError("one factor for each pair")
+    return np.float32(1) / (divisors * powers)

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import os
-<<<<<<< HEAD
-
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices: threads only wait for each other
-
-=======
->>>>>>> runner
 import subprocess
 import sys
 from pathlib import Path

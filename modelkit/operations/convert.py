@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from modelkit.errors import BadRequest, BadValue, BrokenFile, CannotAccess, Refused, Unsupported
@@ -83,6 +84,10 @@ def prepare(request: Request) -> Prepared:
 def check(prepared: Prepared) -> None:
     """Step 4: free disk, collisions, lossy on lossy."""
     refuse_requantising(list(prepared.plan.assignments), allowed=prepared.request.allow_requantize)
+    if prepared.request.resume and prepared.destination.journal.exists():
+        with _locked(prepared.destination):
+            if _journal(prepared).was_sealing():
+                prepared.destination.unseal(prepared.plan)
     prepared.destination.check(prepared.opened.opener, prepared.plan, force=prepared.request.force)
 
 
@@ -114,26 +119,41 @@ def convert_to(
     return convert(Request(*paths, to, tokenizer, resume, force, allow_requantize, workers, memory))
 
 
-def carry_out(prepared: Prepared, progress: Progress | None = None) -> Result:
-    """Steps 5 and 6: execute and seal."""
+def carry_out(prepared: Prepared, progress: Progress | None = None, proof: Callable[[], None] | None = None) -> Result:
+    """Steps 5 and 6: execute and seal. `proof` looks at what was written before it gets its final name."""
     destination = prepared.destination
-    lock = destination.journal.with_name(destination.journal.name + ".lock")
-    with locked(lock):
+    with _locked(destination):
         try:
             done, resumed = _execute(prepared, progress)
+            if proof is not None:
+                proof()
+            if len(prepared.plan.layout.files) > 1 and not destination.folder:
+                _journal(prepared).sealing(done)
             destination.seal(prepared.plan)
         except (BadValue, BrokenFile, Unsupported):
             destination.discard()  # running it again would end the same way
             raise
+    return Result(prepared, verdicts(prepared.plan, done), resumed)
+
+
+@contextmanager
+def _locked(destination: Destination) -> Iterator[None]:
+    lock = destination.journal.with_name(destination.journal.name + ".lock")
+    with locked(lock):
+        try:
+            yield
         finally:
             lock.unlink(missing_ok=True)
-    return Result(prepared, verdicts(prepared.plan, done), resumed)
+
+
+def _journal(prepared: Prepared) -> Journal:
+    return Journal(prepared.destination.journal, prepared.plan, fingerprints(prepared.opened))
 
 
 def _execute(prepared: Prepared, progress: Progress | None) -> tuple[list[Done], int]:
     plan, destination, request = prepared.plan, prepared.destination, prepared.request
     folders = destination.folders(prepared.opened.opener)
-    journal = Journal(destination.journal, plan, fingerprints(prepared.opened))
+    journal = _journal(prepared)
     found = journal.resume() if request.resume and destination.journal.exists() else []
     done = still_there(plan, folders, found) if found and all(p.exists() for p in destination.partials(plan)) else []
     if not done:
@@ -158,6 +178,7 @@ def _execute(prepared: Prepared, progress: Progress | None) -> tuple[list[Done],
             executor.shutdown(cancel_futures=True)
             journal.flush(sync)  # keep what is done for --resume
             raise
+    journal.flush(sync)
     return done, resumed
 
 

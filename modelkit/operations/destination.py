@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
 from modelkit.errors import CannotAccess, Refused
 from modelkit.execute import Folders, fsync, write_at
 from modelkit.plan import Plan
-from modelkit.sources import Disk, explained
+from modelkit.sources import Disk, LocalFile, explained
 
 
 class Destination:
@@ -46,9 +47,10 @@ class Destination:
             raise CannotAccess(f"{parent}: no such folder", "make it first")
         if not os.access(parent, os.W_OK):
             raise CannotAccess(f"{parent}: cannot be written", "choose a folder that you may write to")
-        for taken in [self.path, *(self.final(file.name) for file in plan.layout.files)]:
+        own = [self.path] if self.folder else []  # a set of files is named after its path, which itself is not written
+        for taken in [*own, *(self.final(file.name) for file in plan.layout.files)]:
             if os.path.lexists(taken):
-                self._refuse_source(source, taken)
+                self._refuse_source(source, plan, taken)
                 if not force:
                     raise Refused(f"{taken}: is there already", "choose another name, or replace it with --force")
         if self.path.exists() and self.folder != self.path.is_dir():
@@ -56,12 +58,14 @@ class Destination:
             raise Refused(f"{self.path}: is {kinds[0]}, {kinds[1]} was asked for", "choose another name")
         self._check_space(plan)
 
-    def _refuse_source(self, source: Disk, taken: Path) -> None:
-        """The source may not be the destination, nor lie in a folder that is replaced."""
+    def _refuse_source(self, source: Disk, plan: Plan, taken: Path) -> None:
+        """No file of the source may be the destination, nor lie in a folder that is replaced."""
         origin = source.path.resolve()
         target = taken.resolve()
-        if origin == target or (taken.exists() and os.path.samefile(source.path, taken)):
-            raise Refused(f"{taken}: is the source itself", "choose another destination")
+        read = {source.root / span.file for job in plan.jobs for span in job.reads}
+        for path in (source.path, *sorted(read)):
+            if path.resolve() == target or (taken.exists() and os.path.samefile(path, taken)):
+                raise Refused(f"{taken}: is the source itself", "choose another destination")
         if self.folder and target == self.path.resolve() and origin.is_relative_to(target):
             raise Refused(f"{taken}: holds the source", "choose another destination")
 
@@ -75,11 +79,19 @@ class Destination:
             )
             raise CannotAccess(message, "free some space or choose another disk")
 
+    def unfinished(self, main: str | None) -> Disk:
+        """What is written so far, to be read as if it had its final names; `main` is None for a folder."""
+        if self.folder and main is None:
+            return Disk(self.part)
+        return Unfinished(self, str(main))
+
     def discard(self) -> None:
-        """Remove what an unfinished run left."""
+        """Remove what an unfinished run left, also one that cut the same set into another number of files."""
         if self.folder and self.part.is_dir():
             shutil.rmtree(self.part)
-        for path in [*self._made, self.part, self.journal]:
+        numbered = re.compile(re.escape(self.path.stem) + r"-\d{5}-of-\d{5}" + re.escape(self.path.suffix) + r"\.part")
+        others = [] if self.folder else [path for path in self.path.parent.iterdir() if numbered.fullmatch(path.name)]
+        for path in [*self._made, *others, self.part, self.journal]:
             if path.is_file():
                 path.unlink()
         self._made.clear()
@@ -105,6 +117,13 @@ class Destination:
     def partials(self, plan: Plan) -> list[Path]:
         return [self.partial(file.name) for file in plan.layout.files]
 
+    def unseal(self, plan: Plan) -> None:
+        """Take back the final names that an interrupted `seal` had given already."""
+        for file in plan.layout.files if not self.folder else ():
+            if self.final(file.name).exists() and not self.partial(file.name).exists():
+                with explained(self.final(file.name)):
+                    self.final(file.name).rename(self.partial(file.name))
+
     def seal(self, plan: Plan) -> None:
         """Sync everything, then rename: the main file last, a folder whole; the old one goes last of all."""
         for path in self.partials(plan):
@@ -127,6 +146,30 @@ class Destination:
                     os.replace(self.partial(file.name), self.final(file.name))
             fsync(self.path.parent)
         self.journal.unlink(missing_ok=True)
+
+
+class Unfinished(Disk):
+    """The files of a destination under the names that they will have."""
+
+    def __init__(self, destination: Destination, main: str) -> None:
+        self._destination = destination
+        self.path = destination.final(main)
+        self.title = os.fspath(self.path)
+        self.root = destination.part if destination.folder else destination.path.parent
+        self.main: str | None = main
+        self._open: dict[str, LocalFile] = {}
+
+    def names(self) -> list[str]:
+        ending = "" if self._destination.folder else ".part"
+        return [name.removesuffix(ending) for name in super().names() if name.endswith(ending)]
+
+    def holds(self, name: str) -> bool:
+        return self._destination.partial(name).is_file()
+
+    def open(self, name: str) -> LocalFile:
+        if name not in self._open:
+            self._open[name] = LocalFile(self._destination.partial(name), name)
+        return self._open[name]
 
 
 def _allocated(path: Path) -> int:

@@ -1,3 +1,48 @@
-"""modelkit."""
+"""The toolkit for model weight files: open them, look inside, convert and prove them, in flat memory.
+
+>>> import modelkit
+>>> model = modelkit.open("fixtures/stories/model")
+>>> model
+<Hugging Face folder 'fixtures/stories/model': 29 tensors, 1,902,336 parameters>
+>>> model["model.norm.weight"].shape
+(256,)
+
+`open` reads headers; a tensor's values are read when they are asked for. `convert` does what the command
+of that name does. Both raise ModelkitError, whose `fix` says what to do about it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from modelkit.errors import ModelkitError as ModelkitError
+    from modelkit.operations.convert import convert_to as convert
+    from modelkit.operations.reading import LazyTensor as LazyTensor
+    from modelkit.operations.reading import OpenModel as OpenModel
+    from modelkit.operations.reading import open as open
+
+_PLACES = {
+    "LazyTensor": "operations.reading:LazyTensor",
+    "ModelkitError": "errors:ModelkitError",
+    "OpenModel": "operations.reading:OpenModel",
+    "convert": "operations.convert:convert_to",
+    "open": "operations.reading:open",
+}
+
+__all__ = ["LazyTensor", "ModelkitError", "OpenModel", "__version__", "convert", "open"]
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported when first used: `import modelkit` costs nothing."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'modelkit' has no attribute '{name}'")
+    module, _, attribute = _PLACES[name].partition(":")
+    return getattr(import_module(f"modelkit.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

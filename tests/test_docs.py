@@ -1,0 +1,41 @@
+"""The documentation works: its Python runs, its links lead somewhere, every command has its example."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+from samples import ROOT
+
+from modelkit.cli import COMMANDS
+
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "docs" / "how-to" / "python.md", ROOT / "README.md"], ids=lambda page: page.name
+)
+def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    assert blocks
+    exec(compile("\n".join(blocks), page.name, "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_has_an_example_exit_codes_and_a_place_in_the_readme(name: str) -> None:
+    command = COMMANDS[name]
+    assert isinstance(command, click.Command)
+    assert f"modelkit {name} " in str(command.epilog)
+    assert "Exit codes:" in str(command.epilog)
+    assert f"modelkit {name} " in (ROOT / "README.md").read_text()

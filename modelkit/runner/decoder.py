@@ -15,7 +15,7 @@ rotary bases come from the Config. The rest of the seam is described in `modelki
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from modelkit.architectures._contract import Config
@@ -84,14 +84,21 @@ class Decoder:
             found[..., first : first + block.shape[-1]] = block
         return found
 
-    def forward(self, ids: Array, cache: Sequence[LayerCache] | None = None) -> F32:
-        """All layers: the last one's output [batch, tokens, hidden]. Raises BadValue where it is not finite."""
+    def forward(
+        self, ids: Array, cache: Sequence[LayerCache] | None = None, after: Callable[[int], None] | None = None
+    ) -> F32:
+        """All layers: the last one's output [batch, tokens, hidden]. Raises BadValue where it is not finite.
+
+        `after` is called with the number of each layer that is done.
+        """
         x = self.embed(ids)
         for layer in range(self.config.layers):
             x = self.block(layer, x, cache)
             if not np.isfinite(x).all():
                 fix = "look for NaN and infinity in its weights"
                 raise BadValue(f"layer {layer} gives values that are not finite", fix)
+            if after:
+                after(layer)
         return x
 
     def _layer_cache(self, batch: int, length: int) -> LayerCache:

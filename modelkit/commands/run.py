@@ -87,4 +87,4 @@ def _prompt_of_stdin() -> str:
 
     if sys.stdin is None or sys.stdin.isatty():
         raise click.UsageError("a prompt is needed: as an argument, on stdin, or as ids with --tokens-file.")
-    return sys.stdin.read().removesuffix("\n")
+    return sys.stdin.buffer.read().decode("utf-8", "surrogateescape").removesuffix("\n")

@@ -112,6 +112,8 @@ def prepare(request: Request) -> Prepared:
     if request.logits is not None and not request.logits.endswith(".npy"):
         raise BadRequest(f"--logits {request.logits}: its ending is not .npy", "name the file like logits.npy")
     model, notes = runnable(request.model), list[str]()
+    if request.temperature == 0 and (request.seed is not None or request.top_p < 1) and request.logits is None:
+        notes.append("temperature 0 always takes the most likely token: a seed and top-p change nothing")
     notes += [fault.message for fault in model.opened.faults.found if fault.severity == "warning"]
     text = _text(request, model, notes)
     if request.tokens_file is not None:

@@ -277,3 +277,31 @@ def test_progress_counts_layers(tmp_path: Path) -> None:
     calls.clear()
     write_logits(prepared, lambda *numbers: calls.append(numbers))
     assert calls[-1] == (4, 4)
+
+
+def test_what_has_no_effect_is_remarked(stories: Path, tmp_path: Path) -> None:
+    options = {"model": str(stories), "tokens_file": ids_file(tmp_path, [1])}
+    assert prepare(Request(**options)).notes == prepare(Request(**options, seed=1, temperature=1.0)).notes == ()
+    assert any("change nothing" in note for note in prepare(Request(**options, seed=1)).notes)
+
+
+def test_a_prompt_that_is_no_utf_8_is_refused(stories: Path) -> None:
+    pytest.importorskip("tokenizers")
+    done = subprocess.run(
+        [sys.executable, "-m", "modelkit", "run", str(stories)], input=b"caf\xe9", capture_output=True, check=False
+    )
+    assert done.returncode == 2 and b"half a character" in done.stderr
+
+
+def test_chat_puts_the_prompt_into_the_template(stories: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    pytest.importorskip("jinja2")
+    import shutil
+
+    shutil.copytree(stories, tmp_path / "a")
+    settings = tmp_path / "a" / "tokenizer_config.json"
+    template = "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}story:"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "chat_template": template}))
+    one = prepare(Request(str(tmp_path / "a"), prompt="a cat", chat=True))
+    other = prepare(Request(str(tmp_path / "a"), prompt="user: a cat\nstory:"))
+    assert one.ids.tolist() == other.ids.tolist()

@@ -2,7 +2,7 @@
 
 Gemma 2 with an RMS norm over each head of q and k before rotation, without caps on scores, and with two ropes:
 sliding layers have their own unscaled base (10,000), every sixth layer sees everything with base 1,000,000 and,
-in the larger models, linear scaling. GGUF says neither the pattern nor the local base where they are these.
+in the larger models, linear scaling. A GGUF need not say the pattern and the local base where they are these.
 llama.cpp scales scores by the head size, and by hidden / heads for the 27B model, known by its 62 layers.
 
 Files of transformers 4 say rope_theta, rope_local_base_freq, rope_scaling and sliding_window_pattern; those of 5
@@ -101,6 +101,7 @@ CONVENTION = Convention(
     period=PERIOD,
     states_window=True,
     local_theta=10_000.0,
+    caps={"logit_softcap": None},
     wide=62,
     scaled_embedding=True,
 )

@@ -185,27 +185,18 @@ def _counter(progress: Progress | None, runs: int, layers: int) -> Callable[[int
 
 def write_logits(prepared: Prepared, progress: Progress | None = None) -> Outcome:
     """Logits of every token into `request.logits`: float32 [tokens, vocabulary], or with the batch axis of 2-D ids."""
-    ids, config = prepared.ids, prepared.model.config
-    batch, tokens = ids.shape
-    together = max(1, min(batch, RUN // tokens))  # sequences that go through at once
-    logits = 4 * min(together * tokens * config.vocabulary, max(LOGITS, config.vocabulary))
-    decoder = _decoder(prepared, tokens, 2 * logits + working(config, together, tokens, 0, prepared.model.at_once))
-    after = _counter(progress, -(-batch // together), config.layers)
-    shape = (tokens, config.vocabulary) if prepared.flat else (batch, tokens, config.vocabulary)
+    batch, tokens = prepared.ids.shape
+    shape = (*prepared.ids.shape[prepared.flat :], prepared.model.config.vocabulary)
     path = Path(str(prepared.request.logits))
     part = path.with_name(path.name + ".part")
     began = time.perf_counter()
+    runs = _all_logits(prepared, progress)
     try:
         with explained(part), part.open("wb") as file:
             head = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, head)
-            for first in range(0, batch, together):
-                x = decoder.forward(ids[first : first + together], after=after)
-                vectors = x.reshape(1, -1, config.hidden)
-                run = max(1, LOGITS // config.vocabulary)
-                for start in range(0, vectors.shape[1], run):
-                    found = _finite(decoder.logits(vectors[:, start : start + run]))
-                    file.write(found.astype("<f4", copy=False).data)
+            for logits in runs:
+                file.write(_finite(logits).astype("<f4", copy=False).data)
             file.flush()
             os.fsync(file.fileno())
         with explained(path):
@@ -214,6 +205,21 @@ def write_logits(prepared: Prepared, progress: Progress | None = None) -> Outcom
         with suppress(OSError):
             part.unlink(missing_ok=True)
     return Outcome(prompt_tokens=batch * tokens, seconds=time.perf_counter() - began)
+
+
+def _all_logits(prepared: Prepared, progress: Progress | None) -> Iterator[F32]:
+    """Logits [1, run, vocabulary] of runs of tokens, in the order of the ids."""
+    ids, config = prepared.ids, prepared.model.config
+    batch, tokens = ids.shape
+    together = max(1, min(batch, RUN // tokens))  # sequences that go through at once
+    run = max(1, LOGITS // config.vocabulary)
+    logits = 4 * min(together * tokens, run) * config.vocabulary
+    decoder = _decoder(prepared, tokens, 2 * logits + working(config, together, tokens, 0, prepared.model.at_once))
+    after = _counter(progress, -(-batch // together), config.layers)
+    for first in range(0, batch, together):
+        vectors = decoder.forward(ids[first : first + together], after=after).reshape(1, -1, config.hidden)
+        for start in range(0, vectors.shape[1], run):
+            yield decoder.logits(vectors[:, start : start + run])
 
 
 def _decoder(prepared: Prepared, length: int, needed: int) -> Decoder:

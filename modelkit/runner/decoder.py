@@ -68,13 +68,15 @@ class Decoder:
 
     def head_blocks(self, x: F32) -> Iterator[tuple[int, F32]]:
         """(first token id, logits [batch, tokens, ids]) for each block of the vocabulary, in order."""
-        x = self._norm("output_norm.weight", x)
+        with np.errstate(all="ignore"):
+            x = self._norm("output_norm.weight", x)
         flat = x.reshape(-1, x.shape[-1])
         for first, rows in self.weights.blocks(self.head):
             logits = np.empty((len(flat), len(rows)), np.float32)
-            multiply(flat, rows, logits)
-            if self.config.logit_softcap is not None:
-                softcap(logits, self.config.logit_softcap)
+            with np.errstate(all="ignore"):
+                multiply(flat, rows, logits)
+                if self.config.logit_softcap is not None:
+                    softcap(logits, self.config.logit_softcap)
             yield first, logits.reshape(*x.shape[:-1], -1)
 
     def logits(self, x: F32) -> F32:

@@ -1,7 +1,7 @@
 """The main job on a real model: convert there and back, look at each file, prove that nothing was lost.
 
-    python bench/demo.py stories DIR     the embedded model: GGUF q8_0 and bf16, llama2.c f32 and int8, and back; a story
-    python bench/demo.py smollm2 DIR     SmolLM2-135M-Instruct (fetched once, 93 MB): folders in f32 and bf16, GGUF; a chat
+    python bench/demo.py stories DIR     the embedded model through GGUF and llama2.c and back, proofs, a story
+    python bench/demo.py smollm2 DIR     SmolLM2-135M-Instruct (fetched once, 93 MB): f32, bf16, q8_0, a chat
 
 Every line that begins with `$` is a command that you can type yourself. Exits 1 at the first surprise.
 """

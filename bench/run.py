@@ -65,10 +65,10 @@ def ours(folder: Path) -> dict[str, Callable[[], object]]:
     """Our prompt and decode, weights kept."""
     model = runnable(folder)
     decoder = Decoder(model.weights(1 << 40), model.config, PROMPT + DECODE)
-    streamed = Decoder(model.weights(0), model.config, PROMPT)
+    streamed = Decoder(model.weights(0), model.config, PROMPT + DECODE)
     ids = np.arange(3, 3 + PROMPT)[None] * 7
 
-    def decode() -> None:
+    def decode(decoder: Decoder) -> None:
         cache = decoder.cache()
         for layer in cache:
             layer.filled = PROMPT  # of whatever is there: speed does not depend on it
@@ -80,7 +80,8 @@ def ours(folder: Path) -> dict[str, Callable[[], object]]:
         "prompt, all logits": lambda: decoder.logits(decoder.forward(ids)),
         "prompt, last logits": lambda: decoder.logits(decoder.forward(ids)[:, -1:]),
         "prompt, streamed": lambda: streamed.logits(streamed.forward(ids)),
-        "decode": decode,
+        "decode": lambda: decode(decoder),
+        "decode, streamed": lambda: decode(streamed),
     }
 
 
@@ -148,7 +149,7 @@ def report(name: str, best: dict[tuple[str, str], tuple[float, float]]) -> None:
         whole = best["torch", "decode"]
         best["torch", "decode"] = (whole[0] - prompt[0], whole[1] - prompt[1])
     for (side, what), (clock, processor) in sorted(best.items(), key=lambda item: item[0][1]):
-        tokens = DECODE if what == "decode" else PROMPT
+        tokens = DECODE if what.startswith("decode") else PROMPT
         print(f"{name:6} {what:20} {side:10} {tokens / clock:9.1f} ({tokens / processor:.1f})")
 
 

@@ -137,7 +137,8 @@ def write(family: Family, config: Config) -> dict[str, Any]:
         "vocab_size": config.vocabulary,
     }
     kept = {key: value for key, value in config.original.items() if key not in OVERRULED}
-    return {**kept, **settings, **family.write(config)}
+    unknown = {"pad_token_id": None}  # a family's default may lie beyond the vocabulary, and then nothing loads
+    return {**unknown, **kept, **settings, **family.write(config)}
 
 
 def same(one: Config, other: Config) -> bool:

@@ -50,6 +50,9 @@ PERIOD = 6
 def two_ropes(keys: Keys, scalings: tuple[str, ...], context: int, head_dim: int) -> dict[str, Any]:
     """`theta` and `rope` of full layers, `local_theta` of sliding ones."""
     nested = keys.mapping("rope_parameters")
+    for kind in ("full_attention", "sliding_attention"):
+        if not isinstance(nested.get(kind) or {}, Mapping):
+            raise keys.broken(f"rope_parameters.{kind} is {nested[kind]!r}, an object expected")
     full, local = (dict(nested.get(kind) or {}) for kind in ("full_attention", "sliding_attention"))
     full |= keys.mapping("rope_scaling")
     for found in (full, local, keys.config):

@@ -54,6 +54,7 @@ def _body(model: str, options: dict[str, Any], memory: str | None, *, quiet: boo
     from modelkit.operations import run as operation
     from modelkit.operations.convert import parse_size
     from modelkit.report import console, generation
+    from modelkit.report.progress import progress
     from modelkit.runner.threads import use_free_cores
 
     use_free_cores()
@@ -65,12 +66,14 @@ def _body(model: str, options: dict[str, Any], memory: str | None, *, quiet: boo
         for text in prepared.notes:
             console.note(text)
     if request.logits is not None:
-        outcome = operation.write_logits(prepared)
+        with progress("logits", prepared.size, quiet=quiet) as bar:
+            outcome = operation.write_logits(prepared, bar)
         if not quiet and not as_json:
             console.data(generation.logits_lines(prepared, outcome))
     else:
         outcome = operation.Outcome()
-        tokens = operation.generate(prepared, outcome)
+        with progress("prompt", prepared.size, quiet=quiet) as bar:
+            tokens = generation.begun(operation.generate(prepared, outcome, bar))
         generation.show(tokens, has_text=prepared.text is not None, silent=as_json)
         if not quiet and not as_json:
             generation.summary(outcome)
@@ -84,4 +87,4 @@ def _prompt_of_stdin() -> str:
 
     if sys.stdin is None or sys.stdin.isatty():
         raise click.UsageError("a prompt is needed: as an argument, on stdin, or as ids with --tokens-file.")
-    return sys.stdin.read().removesuffix("\n")
+    return sys.stdin.buffer.read().decode("utf-8", "surrogateescape").removesuffix("\n")

@@ -23,6 +23,11 @@ class Runnable:
     config: Config
     tensors: Mapping[str, Canonical]
 
+    @property
+    def at_once(self) -> int:
+        """The most values of a tensor that are decoded at once."""
+        return max(tensor.at_once for tensor in self.tensors.values())
+
     def weights(self, keep: int = 0) -> Weights:
         """Its tensors; up to `keep` bytes of them stay in memory as float32."""
         return Weights(self.tensors, self.opened.opener, keep)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import Any
 
 from modelkit.operations.run import Outcome, Prepared, Token
 from modelkit.report.text import escape
+
+
+def begun(tokens: Iterator[Token]) -> Iterator[Token]:
+    """The same tokens, the first already there: whatever is shown while the prompt is read can be taken away."""
+    first = list(islice(tokens, 1))
+    return chain(first, tokens)
 
 
 def show(tokens: Iterable[Token], *, has_text: bool, silent: bool) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from modelkit.metrics.weight_errors import WeightError
 from modelkit.operations.gates import Judgement
-from modelkit.operations.verify import LayerError, Request, Verification
+from modelkit.operations.verify import Disagreement, LayerError, Request, Verification
 from modelkit.operations.verify_plan import VerifyPlan
 from modelkit.report.text import escape, seconds, size, table
 
@@ -111,59 +112,69 @@ def verification_document(found: Verification, request: Request) -> dict[str, An
         "tokens_from": found.sample.origin,
         "identical": found.identical,
         "logit_error": number(found.logit_error),
-        "kl": {
-            "mean": number(found.kl_mean),
-            "interval_95": [number(value) for value in found.kl_interval],
-            "median": number(found.kl_median),
-            "p99_9": None if found.kl_tail is None else number(found.kl_tail),
-            "max": number(found.kl_largest),
-        },
+        "kl": divergence_entry(found),
         "top1_agreement": found.top1,
         "top5_agreement": found.top5,
         "perplexity": {"original": number(before), "converted": number(after)},
-        "layers": [
-            {
-                "layer": one.layer,
-                "relative_error": number(one.relative),
-                "cosine_mean": number(one.cosine),
-                "cosine_min": number(one.worst_cosine),
-                "worst_token": one.worst_token,
-                "local_relative_error": None if one.local is None else number(one.local),
-            }
-            for one in found.layers
-        ],
+        "layers": [layer_entry(one) for one in found.layers],
         "worst_layers": [one.layer for one in worst_layers(found)] if not found.identical else [],
-        "tensors": [
-            {
-                "name": error.tensor,
-                "relative_error": number(error.relative),
-                "worst_run_error": number(error.worst),
-                "typical_run_error": number(error.typical),
-                "row": error.row,
-                "column": error.column,
-                "finite": error.finite,
-            }
-            for error in found.weights
-        ],
-        "disagreements": [
-            {
-                "position": one.position,
-                "context": found.sample.around(one.position, CONTEXT)[0],
-                "original_token": one.original,
-                "converted_token": one.converted,
-                "kl": number(one.kl),
-            }
-            for one in found.disagreements(MOST * 4)
-        ],
+        "tensors": [tensor_entry(error) for error in found.weights],
+        "disagreements": [disagreement_entry(found, one) for one in found.disagreements(MOST * 4)],
         "peak_memory_bytes": found.memory,
-        "gate": None
-        if found.judgement is None
-        else {
-            "name": found.judgement.gate.name,
-            "answer": found.judgement.answer,
-            "reasons": list(found.judgement.reasons),
-        },
+        "gate": None if found.judgement is None else gate_entry(found.judgement),
     }
+
+
+def divergence_entry(found: Verification) -> dict[str, Any]:
+    """KL in nats."""
+    return {
+        "mean": number(found.kl_mean),
+        "interval_95": [number(value) for value in found.kl_interval],
+        "median": number(found.kl_median),
+        "p99_9": None if found.kl_tail is None else number(found.kl_tail),
+        "max": number(found.kl_largest),
+    }
+
+
+def layer_entry(one: LayerError) -> dict[str, Any]:
+    """States after one layer."""
+    return {
+        "layer": one.layer,
+        "relative_error": number(one.relative),
+        "cosine_mean": number(one.cosine),
+        "cosine_min": number(one.worst_cosine),
+        "worst_token": one.worst_token,
+        "local_relative_error": None if one.local is None else number(one.local),
+    }
+
+
+def tensor_entry(error: WeightError) -> dict[str, Any]:
+    """A tensor that differs."""
+    return {
+        "name": error.tensor,
+        "relative_error": number(error.relative),
+        "worst_run_error": number(error.worst),
+        "typical_run_error": number(error.typical),
+        "row": error.row,
+        "column": error.column,
+        "finite": error.finite,
+    }
+
+
+def disagreement_entry(found: Verification, one: Disagreement) -> dict[str, Any]:
+    """A position with another best token."""
+    return {
+        "position": one.position,
+        "context": found.sample.around(one.position, CONTEXT)[0],
+        "original_token": one.original,
+        "converted_token": one.converted,
+        "kl": number(one.kl),
+    }
+
+
+def gate_entry(judgement: Judgement) -> dict[str, Any]:
+    """The gate's answer."""
+    return {"name": judgement.gate.name, "answer": judgement.answer, "reasons": list(judgement.reasons)}
 
 
 def number(value: float) -> float | None:

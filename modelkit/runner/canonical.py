@@ -44,6 +44,11 @@ class Canonical:
     def columns(self) -> int:
         return self.shape[-1] if len(self.shape) > 1 else 1
 
+    @property
+    def at_once(self) -> int:
+        """Values that are decoded together, at most."""
+        return min(self.rows + 2 * self.together, self.shape[0]) * self.columns
+
     def cuts(self) -> Iterator[tuple[int, int]]:
         """(first row, rows) of each block."""
         for first in range(0, self.shape[0], self.rows):

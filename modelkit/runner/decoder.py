@@ -15,7 +15,7 @@ rotary bases come from the Config. The rest of the seam is described in `modelki
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from modelkit.architectures._contract import Config
@@ -68,13 +68,15 @@ class Decoder:
 
     def head_blocks(self, x: F32) -> Iterator[tuple[int, F32]]:
         """(first token id, logits [batch, tokens, ids]) for each block of the vocabulary, in order."""
-        x = self._norm("output_norm.weight", x)
+        with np.errstate(all="ignore"):
+            x = self._norm("output_norm.weight", x)
         flat = x.reshape(-1, x.shape[-1])
         for first, rows in self.weights.blocks(self.head):
             logits = np.empty((len(flat), len(rows)), np.float32)
-            multiply(flat, rows, logits)
-            if self.config.logit_softcap is not None:
-                softcap(logits, self.config.logit_softcap)
+            with np.errstate(all="ignore"):
+                multiply(flat, rows, logits)
+                if self.config.logit_softcap is not None:
+                    softcap(logits, self.config.logit_softcap)
             yield first, logits.reshape(*x.shape[:-1], -1)
 
     def logits(self, x: F32) -> F32:
@@ -84,14 +86,21 @@ class Decoder:
             found[..., first : first + block.shape[-1]] = block
         return found
 
-    def forward(self, ids: Array, cache: Sequence[LayerCache] | None = None) -> F32:
-        """All layers: the last one's output [batch, tokens, hidden]. Raises BadValue where it is not finite."""
+    def forward(
+        self, ids: Array, cache: Sequence[LayerCache] | None = None, after: Callable[[int], None] | None = None
+    ) -> F32:
+        """All layers: the last one's output [batch, tokens, hidden]. Raises BadValue where it is not finite.
+
+        `after` is called with the number of each layer that is done.
+        """
         x = self.embed(ids)
         for layer in range(self.config.layers):
             x = self.block(layer, x, cache)
             if not np.isfinite(x).all():
                 fix = "look for NaN and infinity in its weights"
                 raise BadValue(f"layer {layer} gives values that are not finite", fix)
+            if after:
+                after(layer)
         return x
 
     def _layer_cache(self, batch: int, length: int) -> LayerCache:

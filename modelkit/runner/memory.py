@@ -28,15 +28,16 @@ def half_of_memory() -> int:
     return min(found) // 2
 
 
-def working(config: Config, batch: int, tokens: int, cached: int) -> int:
+def working(config: Config, batch: int, tokens: int, cached: int, decoded: int = BLOCK) -> int:
     """Bytes for `tokens` of each of `batch` sequences going through at once, with caches of `cached` positions.
 
-    cached = 0: none are kept from layer to layer, only those of one layer.
+    cached = 0: none are kept from layer to layer, only those of one layer. decoded: the most values of a
+    tensor that are decoded at once.
     """
     at_once = batch * min(tokens, RUN)
     q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
     widths = 5 * config.hidden + 3 * q + 3 * kv + 3 * config.feed_forward
     caches = (config.layers * cached if cached else tokens) * 2 * kv * batch
     scores = 3 * min(SCORES, batch * config.heads * min(tokens, RUN) * max(tokens, cached))
-    blocks = 5 * max(BLOCK, config.head_dim * config.hidden)
+    blocks = 5 * decoded
     return BASE + 4 * (at_once * widths + 3 * batch * tokens * config.hidden + caches + scores + blocks)

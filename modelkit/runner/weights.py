@@ -55,8 +55,11 @@ class Weights:
         kept = self._kept.get(name)
         if kept is not None:
             return kept[numbers]
+        tensor = self.tensors[name]
+        if tensor.together > tensor.rows:
+            return self._whole(tensor)[numbers]
         each, places = np.unique(numbers, return_inverse=True)
-        found = [self._decoded(self.tensors[name], int(number), 1)[0] for number in each]
+        found = [self._decoded(tensor, int(number), 1)[0] for number in each]
         return np.stack(found)[places.reshape(-1)]
 
     def product(self, name: str, x: F32, out: F32 | None = None) -> F32:
@@ -83,10 +86,13 @@ class Weights:
         return self._views[name]
 
     def _streamed(self, tensor: Canonical) -> Iterator[tuple[int, F32]]:
+        whole = self._whole(tensor) if tensor.together > tensor.rows else None
         for first, count in tensor.cuts():
-            yield first, self._decoded(tensor, first, count)
+            yield first, self._decoded(tensor, first, count) if whole is None else whole[first : first + count]
 
     def _whole(self, tensor: Canonical) -> F32:
+        if tensor.together > tensor.rows:  # an encoding that must be decoded at once
+            return self._decoded(tensor, 0, tensor.shape[0])
         values = np.empty(tensor.shape, np.float32)
         for first, count in tensor.cuts():
             values[first : first + count] = self._decoded(tensor, first, count)

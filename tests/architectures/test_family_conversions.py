@@ -221,6 +221,8 @@ def test_a_refused_config_stops_only_what_needs_it(shared_data: Path, tmp_path: 
     made = tiny(tmp_path / "in", shared_data / "conformance" / "llama_gqa_tied", np.float32, {"clip_qkv": 8.0})
     with pytest.raises(Unsupported, match=r"unsupported architecture llama: clip_qkv is 8\.0"):
         do(tmp_path / "in", tmp_path / "a.gguf")
+    with pytest.raises(Unsupported, match="clip_qkv"):
+        understand(open_model(str(tmp_path / "in")))
     do(tmp_path / "in", f"{tmp_path}/out/")
     assert differing(made, weights(tmp_path / "out")) == []
     assert config_json(tmp_path / "out")["clip_qkv"] == 8.0

@@ -256,6 +256,14 @@ def test_yarn_that_other_writers_make() -> None:
             read(keys | {f"qwen2.rope.scaling.{key}": value})
 
 
+def test_yarns_attention_factor_stands_in_the_key_that_engines_multiply_by() -> None:
+    """llama.cpp takes 0.1 ln(factor) + 1 from the factor and multiplies by attn_factor."""
+    keys, _ = stored(from_folder(CASES["llama, yarn, all said"]))
+    assert keys["llama.rope.scaling.yarn_attn_factor"] == 1.25
+    assert keys["llama.rope.scaling.attn_factor"] == pytest.approx(1.25 / 1.1386294361, rel=1e-9)
+    assert "llama.rope.scaling.attn_factor" not in stored(from_folder(CASES["llama, yarn"]))[0]
+
+
 def test_a_phi_without_window_that_was_never_published_is_refused() -> None:
     with pytest.raises(Unsupported, match=r"attention\.sliding_window is absent"):
         read({**PHI_3_MINI, "phi3.block_count": 31})

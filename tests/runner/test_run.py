@@ -242,3 +242,66 @@ def test_generated_control_codes_are_escaped() -> None:
 def test_an_error_is_the_librarys_own(stories: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelkitError):
         list(generate(prepare(Request(str(stories), tokens_file=ids_file(tmp_path, [[1], [2]])))))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT reaches processes otherwise there")
+@pytest.mark.parametrize("what", [["--max-tokens", "100000"], ["--logits", "out.npy"]])
+def test_an_interrupted_run_exits_130_and_leaves_nothing(what: list[str], tmp_path: Path) -> None:
+    import signal
+    import time
+
+    model = folder("llama", tmp_path / "a")
+    (model / "generation_config.json").write_text('{"eos_token_id": null}')
+    np.save(tmp_path / "ids.npy", np.tile(IDS[:1], (20_000, 1)) if what[0] == "--logits" else IDS[0])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "modelkit", "run", str(model), "--tokens-file", "ids.npy", *what],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    if what[0] == "--logits":
+        while not (tmp_path / "out.npy.part").exists() and process.poll() is None:
+            time.sleep(0.01)
+    else:
+        process.stdout.read(20)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "ids.npy"]
+
+
+def test_progress_counts_layers(tmp_path: Path) -> None:
+    model, calls = folder("gemma3_text", tmp_path / "a"), list[tuple[int, int]]()
+    options = {"model": str(model), "tokens_file": ids_file(tmp_path, IDS[0]), "max_tokens": 2}
+    list(generate(prepare(Request(**options)), progress=lambda *numbers: calls.append(numbers)))
+    assert calls == [(n, 4) for n in (1, 2, 3, 4)]  # of the prompt, not of what follows
+    prepared = prepare(Request(**options, logits=str(tmp_path / "out.npy")))
+    calls.clear()
+    write_logits(prepared, lambda *numbers: calls.append(numbers))
+    assert calls[-1] == (4, 4)
+
+
+def test_what_has_no_effect_is_remarked(stories: Path, tmp_path: Path) -> None:
+    options = {"model": str(stories), "tokens_file": ids_file(tmp_path, [1])}
+    assert prepare(Request(**options)).notes == prepare(Request(**options, seed=1, temperature=1.0)).notes == ()
+    assert any("change nothing" in note for note in prepare(Request(**options, seed=1)).notes)
+
+
+def test_a_prompt_that_is_no_utf_8_is_refused(stories: Path) -> None:
+    pytest.importorskip("tokenizers")
+    done = subprocess.run(
+        [sys.executable, "-m", "modelkit", "run", str(stories)], input=b"caf\xe9", capture_output=True, check=False
+    )
+    assert done.returncode == 2 and b"half a character" in done.stderr
+
+
+def test_chat_puts_the_prompt_into_the_template(stories: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    pytest.importorskip("jinja2")
+    import shutil
+
+    shutil.copytree(stories, tmp_path / "a")
+    settings = tmp_path / "a" / "tokenizer_config.json"
+    template = "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}story:"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "chat_template": template}))
+    one = prepare(Request(str(tmp_path / "a"), prompt="a cat", chat=True))
+    other = prepare(Request(str(tmp_path / "a"), prompt="user: a cat\nstory:"))
+    assert one.ids.tolist() == other.ids.tolist()

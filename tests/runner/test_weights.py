@@ -123,3 +123,20 @@ def test_models_that_are_not_whole_are_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         runnable(broken(stories, tmp_path / "a", change))
+
+
+def test_an_encoding_that_is_decoded_whole(stories: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some layouts have no smaller unit than the tensor: it is decoded once for a product, with the same bits."""
+    from modelkit.encodings._kinds import Float
+
+    monkeypatch.setattr(shapes, "BLOCK", 1 << 15)
+    wanted = logits(stories)
+    monkeypatch.setattr(Float, "unit", lambda self, shape: int(np.prod(shape)))
+    calls = []
+    unpack = Float.unpack
+    monkeypatch.setattr(Float, "unpack", lambda self, parts, shape: calls.append(shape) or unpack(self, parts, shape))
+    assert np.array_equal(logits(stories), wanted)
+    assert set(calls) >= {(512, 256), (256, 512), (128, 256)} and (64, 256) not in calls
+    calls.clear()
+    runnable(stories).weights().product("blk.0.ffn_up.weight", np.ones((1, 256), np.float32))
+    assert calls == [(512, 256)]

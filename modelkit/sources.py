@@ -115,12 +115,16 @@ class Disk:
         with explained(self.root):
             return sorted(entry.name for entry in os.scandir(self.root) if entry.is_file() or entry.is_symlink())
 
+    def place(self, name: str) -> Path:
+        """Where a file lies."""
+        return self.root / name
+
     def holds(self, name: str) -> bool:
-        return (self.root / name).is_file()
+        return self.place(name).is_file()
 
     def open(self, name: str) -> LocalFile:
         if name not in self._open:
-            self._open[name] = LocalFile(self.root / name, name)
+            self._open[name] = LocalFile(self.place(name), name)
         return self._open[name]
 
     def close(self) -> None:

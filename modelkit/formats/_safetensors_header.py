@@ -81,9 +81,8 @@ def fixed_size(metadata: Mapping[str, str]) -> int:
 
 def cost(tensor: Tensor, largest: int) -> int:
     """Bytes that a tensor adds to a file whose offsets are at most `largest`; never too few."""
-    entry = {
-        part.name: {"dtype": part.dtype, "shape": part.shape, "data_offsets": [largest, largest]} for part in tensor.parts
-    }
+    offsets = [largest, largest]
+    entry = {part.name: {"dtype": part.dtype, "shape": part.shape, "data_offsets": offsets} for part in tensor.parts}
     return tensor.size + len(json.dumps(entry, separators=(",", ":"), ensure_ascii=False).encode())
 
 

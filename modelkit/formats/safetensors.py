@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from modelkit.errors import BrokenFile
 from modelkit.faults import Faults
 from modelkit.formats import _safetensors_header as header
 from modelkit.formats._contract import Facts, Format
@@ -36,7 +37,11 @@ def facts(model: Model, opener: Opener) -> Facts:
     """{"config": dict, "files": {name: bytes}, "metadata": {...}} from the header or from beside the file."""
     config: Any = None
     if CONFIG in model.metadata:
-        config = json.loads(model.metadata[CONFIG])
+        try:
+            config = json.loads(model.metadata[CONFIG])
+        except (ValueError, RecursionError):
+            fix = "the header is damaged: write the file again"
+            raise BrokenFile(f"metadata '{CONFIG}' is not JSON", fix, "config-not-json") from None
     elif opener.holds("config.json"):
         config = read_json(opener, "config.json", Faults())
     return {

@@ -163,13 +163,8 @@ class Unfinished(Disk):
         ending = "" if self._destination.folder else ".part"
         return [name.removesuffix(ending) for name in super().names() if name.endswith(ending)]
 
-    def holds(self, name: str) -> bool:
-        return self._destination.partial(name).is_file()
-
-    def open(self, name: str) -> LocalFile:
-        if name not in self._open:
-            self._open[name] = LocalFile(self._destination.partial(name), name)
-        return self._open[name]
+    def place(self, name: str) -> Path:
+        return self._destination.partial(name)
 
 
 def _allocated(path: Path) -> int:

@@ -82,6 +82,11 @@ class LocalFile:
         buffer[: len(piece)] = piece
         return len(piece)
 
+    def will_be_read(self) -> None:
+        """Tell the system that the file is about to be read from its beginning to its end."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+
     def _read_at(self, start: int, size: int) -> bytes:
         if hasattr(os, "pread"):
             return os.pread(self._file, size, start)

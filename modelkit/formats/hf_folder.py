@@ -102,7 +102,7 @@ def _laid(model: Model, cut: list[list[Tensor]]) -> Layout:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         files.append(_small(INDEX, _json(index)))
     beside: dict[str, bytes] = model.metadata["files"]
-    if "config.json" not in beside:
+    if model.metadata["config"] and "config.json" not in beside:
         files.append(_small("config.json", _json(model.metadata["config"])))
     files += [_small(file, data) for file, data in beside.items()]
     return Layout(tuple(files), Model(model.tensors, spans, model.metadata))

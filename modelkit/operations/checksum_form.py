@@ -35,12 +35,18 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class NormalForm:
-    """What is digested, in the model's own order; `family` is "" for the stored form."""
+    """What is digested, in the model's own order; `family` is "" for the stored form.
+
+    `contradiction` says why a known family has no canonical form here, `missing` which of its tensors are not
+    there, by canonical name.
+    """
 
     form: Form
     family: str
     members: tuple[Member, ...]
     notes: tuple[str, ...]
+    contradiction: str = ""
+    missing: tuple[str, ...] = ()
 
 
 class _Contradiction(Exception):
@@ -58,12 +64,12 @@ def normal_form(opened: Opened) -> NormalForm:
     try:
         return _canonical(opened, known.architecture, known.config)
     except _Contradiction as error:
-        return _stored(opened, str(error))
+        return _stored(opened, str(error), str(error))
 
 
-def _stored(opened: Opened, reason: str) -> NormalForm:
+def _stored(opened: Opened, reason: str, contradiction: str = "") -> NormalForm:
     members = tuple(Member(tensor.name, tensor) for tensor in opened.model.tensors)
-    return NormalForm("stored", "", members, (f"digest of stored names and orders: {reason}",))
+    return NormalForm("stored", "", members, (f"digest of stored names and orders: {reason}",), contradiction)
 
 
 def readable(tensor: Tensor) -> bool:
@@ -96,16 +102,13 @@ def _canonical(opened: Opened, architecture: Architecture, config: Config) -> No
     names = {member.name for member in members}
     if len(names) != len(members):
         raise _Contradiction("two tensors have one canonical name")
-    missing = [
-        name for row, layer in architecture.expected(config) if (name := row.names["gguf"].format(layer)) not in names
-    ]
+    expected = (row.names["gguf"].format(layer) for row, layer in architecture.expected(config))
+    missing = tuple(name for name in expected if name not in names)
     if missing:
-        notes.append(
-            f"{len(missing):,} tensors of {architecture.name} are not here ('{missing[0]}', ...): digest of a part"
-        )
+        notes.append(f"digest of a part: {len(missing):,} tensors of {architecture.name} are not here ('{missing[0]}')")
     if extra:
         notes.append(f"{extra:,} tensors are none of {architecture.name}'s: they count under their stored names")
-    return NormalForm("canonical", architecture.name, tuple(members), tuple(notes))
+    return NormalForm("canonical", architecture.name, tuple(members), tuple(notes), missing=missing)
 
 
 def _check(tensor: Tensor, row: Row, config: Config, steps: tuple[Step, ...]) -> None:

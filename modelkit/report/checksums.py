@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelkit.errors import ModelkitError
-from modelkit.operations.checksum import FileDigest, NamedModel, TensorDigest
-from modelkit.operations.checksum_check import Checked, Report
-from modelkit.operations.checksum_files import Unread
 from modelkit.operations.checksum_lines import Entry, line
 from modelkit.report.text import escape
+
+if TYPE_CHECKING:
+    from modelkit.operations.checksum import FileDigest, NamedModel, TensorDigest
+    from modelkit.operations.checksum_check import Checked, Report
+    from modelkit.operations.checksum_files import Unread
 
 
 def lines(entries: Iterable[Entry], *, tag: bool) -> list[str]:

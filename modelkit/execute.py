@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -177,10 +178,34 @@ def _move(folders: Folders, read: Span, write: Span) -> None:
                 source.read_into(read.start + at, piece)
                 with explained(path):
                     write_at(target, write.start + at, piece)
+            _begin_writing(target, write)
         finally:
             os.close(target)
     finally:
         source.close()
+
+
+def _begin_writing(file: int, span: Span) -> None:
+    """Let the disk begin with what lies in memory, without waiting: it halves the time of copying with its last sync.
+
+    posix_fadvise could do it too, and takes twice the processor's time.
+    """
+    start = _sync_file_range()
+    if start is not None:
+        start(file, span.start, span.size, 2)  # SYNC_FILE_RANGE_WRITE; what it cannot do, fsync does later
+
+
+@cache
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    """Linux' own call; None elsewhere."""
+    try:
+        import ctypes
+
+        call = ctypes.CDLL(None).sync_file_range
+    except (ImportError, OSError, AttributeError, TypeError):
+        return None
+    call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return cast("Callable[[int, int, int, int], int]", call)
 
 
 def _buffer() -> memoryview:

@@ -14,7 +14,6 @@ from modelkit.operations.design import Design, constant_tensors, design, refuse_
 from modelkit.operations.destination import Destination
 from modelkit.operations.opening import Opened, destination_format, open_model
 from modelkit.operations.receipt import Verdict, fingerprints, verdicts
-from modelkit.operations.translate import metadata
 from modelkit.plan import Plan, make
 from modelkit.recipes import parse
 from modelkit.tensors import Layout, Model, OutputFile
@@ -63,6 +62,8 @@ class Result:
 
 def prepare(request: Request) -> Prepared:
     """Steps 1 to 3: open, design, place."""
+    from modelkit.operations.translate import metadata  # brings the tokenizers, which shard and merge do without
+
     target = destination_format(request.destination)
     choice = parse(request.to)
     opened = open_model(request.source)

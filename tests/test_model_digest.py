@@ -368,7 +368,9 @@ def test_int8_groups_decode_to_the_double_rounded_once() -> None:
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=64))
 def test_one_plus_w_is_the_double_rounded_once(numbers: list[float]) -> None:
     values = np.array(numbers, np.float32)
-    near = np.float32(2.0**-24) * (1 + (values.view(np.uint32) % 9).astype(np.float32) * np.float32(2.0**-23))  # where a half is decided
+    near = np.float32(2.0**-24) * (
+        1 + (values.view(np.uint32) % 9).astype(np.float32) * np.float32(2.0**-23)
+    )  # where a half is decided
     for w in (values, near, -near, near / 2):
         assert np.array_equal(AddOne(1).apply(w), (w.astype(np.float64) + 1).astype(np.float32))
 

@@ -173,7 +173,8 @@ def _model(headers: list[Header], faults: Faults) -> Model:
             parts = encoding.parts(info.name, info.shape)
             tensors.append(Tensor(info.name, info.shape, encoding, parts))
             spans[info.name] = Span(header.file, header.data + info.offset, sum(part.size for part in parts))
-        values = {**header.values, **values}
+        for key, value in header.values.items():
+            values.setdefault(key, value)
     expected = values.get("split.tensors.count")
     if len(headers) > 1 and expected is not None and expected.value != len(tensors):
         faults.add(

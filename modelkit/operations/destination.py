@@ -119,10 +119,13 @@ class Destination:
 
     def unseal(self, plan: Plan) -> None:
         """Take back the final names that an interrupted `seal` had given already."""
-        for file in plan.layout.files if not self.folder else ():
-            if self.final(file.name).exists() and not self.partial(file.name).exists():
-                with explained(self.final(file.name)):
-                    self.final(file.name).rename(self.partial(file.name))
+        pairs: list[tuple[Path, Path, int | None]] = [(self.path, self.part, None)]
+        if not self.folder:
+            pairs = [(self.final(file.name), self.partial(file.name), file.size) for file in plan.layout.files]
+        for final, partial, size in pairs:
+            if final.exists() and not partial.exists() and size in (None, final.stat().st_size):
+                with explained(final):
+                    final.rename(partial)
 
     def seal(self, plan: Plan) -> None:
         """Sync everything, then rename: the main file last, a folder whole; the old one goes last of all."""

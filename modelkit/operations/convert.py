@@ -93,27 +93,6 @@ def convert(request: Request, progress: Progress | None = None) -> Result:
     return carry_out(prepared, progress)
 
 
-def convert_to(
-    source: str | os.PathLike[str],
-    destination: str | os.PathLike[str],
-    to: str | None = None,
-    *,
-    tokenizer: str | None = None,
-    resume: bool = False,
-    force: bool = False,
-    allow_requantize: bool = False,
-    workers: int | None = None,
-    memory: int = MEMORY,
-) -> Result:
-    """`modelkit convert SOURCE DESTINATION --to TO`; the ending of `destination` chooses the format, a slash a folder.
-
-    `memory` is in bytes, `workers` are threads (None = cores). Raises ModelkitError: Refused for what would lose
-    something, BadValue for a weight that the target cannot hold, BrokenFile, Unsupported, CannotAccess, BadRequest.
-    """
-    paths = os.fspath(source), os.fspath(destination)
-    return convert(Request(*paths, to, tokenizer, resume, force, allow_requantize, workers, memory))
-
-
 def carry_out(prepared: Prepared, progress: Progress | None = None) -> Result:
     """Steps 5 and 6: execute and seal."""
     destination = prepared.destination

@@ -50,8 +50,8 @@ def decoded(stored: Array, kind: int) -> Array:
     scale, codes = stored["scale"].astype(np.float32)[:, None], stored["codes"]  # (blocks, 1), (blocks, 32 or 16)
     if kind != Q8_0:  # two codes in a byte: its low half belongs to the first 16 numbers, its high half to the others
         codes = np.concatenate([codes & 15, codes >> 4], axis=1).view(np.int8)  # (blocks, 32)
-    least = stored["least"].astype(np.float32)[:, None] if kind == Q4_1 else np.float32(0)
-    return np.asarray(scale * (codes - np.int8(8) if kind == Q4_0 else codes) + least)
+    numbers: Array = scale * (codes - np.int8(8) if kind == Q4_0 else codes)
+    return numbers + stored["least"].astype(np.float32)[:, None] if kind == Q4_1 else numbers
 
 
 # ---- 2 the file ------------------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ class Tokenizer:
         words = [unicodedata.normalize("NFC", text) if self.way == "qwen2" else text]
         for pattern in self.patterns:
             words = [piece for word in words for piece in pattern.split(word) if piece]
-        for word in words:
+        for word in words:  # bytes without a token are left out, as their makers leave them out
             symbols = [STAND_INS[byte] for byte in word.encode()]
             if self.intact and "".join(symbols) in self.ids:
                 symbols = ["".join(symbols)]
@@ -236,7 +236,7 @@ class Tokenizer:
 # feed-forward part makes of that. In the end the vector is compared with every token of the vocabulary.
 RELATIVES = (  # settings of models that bear a family's name but compute otherwise
     "expert_count attention.scale attention.clamp_kqv attention.sliding_window_pattern attn_logit_softcapping"
-    " final_logit_softcapping embedding_scale residual_scale logit_scale rope.scale_linear"
+    " final_logit_softcapping embedding_scale residual_scale logit_scale rope.scale_linear rope.scaling.yarn_ext_factor"
     " rope.scaling.yarn_log_multiplier rope.scaling.yarn_beta_fast rope.scaling.yarn_beta_slow"
 )
 
@@ -344,9 +344,8 @@ class Model:
         scores = np.where((past >= 0) & (past < self.window), scores, np.float32(-np.inf))
         shares = np.exp(scores - scores.max(-1, keepdims=True))
         shares = shares / shares.sum(-1, keepdims=True)  # positive, and together 1 (softmax)
-        mixed = (
-            (shares.reshape(self.groups, -1, end) @ values).reshape(self.heads, tokens, self.head).swapaxes(0, 1)
-        )  # (tokens, heads, head)
+        mixed = shares.reshape(self.groups, -1, end) @ values  # (groups, heads in it x tokens, head)
+        mixed = mixed.reshape(self.heads, tokens, self.head).swapaxes(0, 1)  # (tokens, heads, head)
         return self.linear(mixed.reshape(tokens, -1), f"{block}.attn_output")  # (tokens, hidden)
 
     def memory(self, length: int) -> Array:

@@ -16,7 +16,7 @@ $(BIN)/modelkit: pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-# install, convert the embedded model and back, show what each file holds (MODEL=smollm2: a real one)
+# install, convert the embedded model and back, verify by running it, tell a story (MODEL=smollm2: a real one)
 demo: $(BIN)/modelkit
 	$(BIN)/python bench/demo.py $(MODEL) demo
 

@@ -99,11 +99,14 @@ def formats_page() -> str:
 def architectures_page() -> str:
     """Each family's docstring and its table of names."""
     lines = ["# Architectures", "", "Model families whose tensors modelkit can rename. `{}` stands for the layer."]
+    lines += ["", "*Rows*: `heads` and `kv_heads` are ordered by rotary pairs; `plus_one` is a norm's w of the factor"]
+    lines += ["1 + w in Hugging Face, the factor itself in GGUF. *When*: in which models it is there."]
     for name in sorted(ARCHITECTURES):
         architecture = ARCHITECTURES[name]
         lines += ["", f"## {name}", "", *docstring(ARCHITECTURES.documentation(name)), "", called(architecture), ""]
-        titles = [DIALECT_TITLES[dialect] for dialect in DIALECTS]
-        lines += table([*titles, "shape", "rotary rows", "when"], [name_row(row) for row in architecture.table])
+        dialects = [dialect for dialect in DIALECTS if dialect in architecture.dialects]
+        titles = [DIALECT_TITLES[dialect] for dialect in dialects]
+        lines += table([*titles, "shape", "rows", "when"], [name_row(row, dialects) for row in architecture.table])
     return page(lines)
 
 
@@ -115,9 +118,9 @@ def called(architecture: Architecture) -> str:
     return f"Recognised by: {'; '.join(words)}."
 
 
-def name_row(row: Row) -> list[str]:
-    """One kind of tensor in every dialect."""
-    names = [f"`{row.names[dialect]}`" if row.names[dialect] else "" for dialect in DIALECTS]
+def name_row(row: Row, dialects: list[str]) -> list[str]:
+    """One kind of tensor in every dialect of its family."""
+    names = [f"`{row.names[dialect]}`" if row.names[dialect] else "" for dialect in dialects]
     return [*names, " x ".join(row.shape), row.rows, row.when or "always"]
 
 

@@ -266,6 +266,7 @@ def _decoded(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
+@pytest.mark.reference
 def test_transformers_opens_what_we_write(stories: Path, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")

@@ -65,7 +65,7 @@ def prepare(request: Request) -> Prepared:
     target = destination_format(request.destination)
     choice = parse(request.to)
     opened = open_model(request.source)
-    known = understand(opened)
+    known = understand(opened, needed=opened.format.dialect != target.dialect)
     made = design(opened, known, target, choice)
     destination = Destination(request.destination)
     _refuse_empty(opened, made)

@@ -40,8 +40,12 @@ class Design:
     notes: list[str] = field(default_factory=list)
 
 
-def understand(opened: Opened) -> Understanding:
-    """Recognise the architecture and read its config; an unknown one is no error here."""
+def understand(opened: Opened, *, needed: bool = True) -> Understanding:
+    """Recognise the architecture and read its config; an unknown one is no error here.
+
+    A config that is known but unsupported is an error where the knowledge is `needed`; a conversion that
+    changes no names does without.
+    """
     facts = opened.format.facts(opened.model, opened.opener)
     dialect = opened.format.dialect
     architecture = recognise(dialect, facts)
@@ -58,7 +62,12 @@ def understand(opened: Opened) -> Understanding:
         probes.append(name)
         return opened.opener.open(span.file).read(span.start, span.size)
 
-    config = architecture.dialects[dialect].read(facts, probe)
+    try:
+        config = architecture.dialects[dialect].read(facts, probe)
+    except Unsupported:
+        if needed:
+            raise
+        return Understanding(facts, None, None)
     return Understanding(facts, architecture, _with_tensors(config, opened, architecture), tuple(probes))
 
 

@@ -679,7 +679,7 @@ def test_a_model_that_the_program_does_not_run_is_refused_before_anything_is_wri
     for number, (words, options) in enumerate(
         (
             ("unsupported architecture gpt9", {"family": "gpt9"}),
-            ("unsupported architecture llama: expert_count", {"change": {"expert_count": 8}}),
+            ("unsupported architecture llama.*expert_count", {"change": {"expert_count": 8}}),
         )
     ):
         source = tiny(tmp_path / f"{number}.gguf", **options)  # type: ignore[arg-type]

@@ -745,6 +745,7 @@ def test_an_interrupted_export_goes_on(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
 
 
+@pytest.mark.reference
 @pytest.mark.skipif("MODELKIT_SMOLLM2" not in os.environ, reason="MODELKIT_SMOLLM2 names no SmolLM2-135M-Instruct GGUF")
 @pytest.mark.parametrize(("to", "options"), [("f16", []), ("q8_0", ["--allow-requantize"])])
 def test_smollm2(to: str, options: list[str], run: Run, alone: Alone, tmp_path: Path) -> None:

@@ -74,8 +74,9 @@ def plan(original: Runnable, converted: Runnable, tokens: int, window: int, *, l
     seconds += weights * _weight_speed() + logits * _logit_speed()
     seconds += _attention(original, tokens, window) * (3 if local else 2)
     reading = sum(span.size for side in (original, converted) for span in side.opened.model.spans.values())
-    seconds += reading * (passes + 1) * _copy_speed()
-    return VerifyPlan(STARTING + COLD * seconds, _memory(original, tokens), reading * (passes + 1), tokens, original.config.layers)
+    reading *= passes + 1
+    seconds = STARTING + COLD * (seconds + reading * _copy_speed())
+    return VerifyPlan(seconds, _memory(original, tokens), reading, tokens, original.config.layers)
 
 
 def _uses(side: Runnable, name: str) -> int:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from modelkit.tensors import F32, Array
 
 SYNC_SECONDS = 2.0  # work that a crash may cost
+JOURNAL = b'{"plan": "'  # how every journal begins
 SLAB = 1 << 18  # values compared at once when a difference is measured
 
 
@@ -204,8 +205,8 @@ class Journal:
         with explained(self.path):
             lines = self.path.read_text(errors="replace").splitlines()
         try:
-            head = json.loads(lines[0])
-        except (ValueError, IndexError):
+            head = dict(json.loads(lines[0]))
+        except (ValueError, IndexError, TypeError):
             return []  # killed while the head was written: nothing was done yet
         start_over = "run again without --resume to start over"
         if head.get("sources") != self.head["sources"]:
@@ -235,6 +236,15 @@ class Journal:
             os.fsync(file.fileno())
         self._unsynced.clear()
         self._since = time.monotonic()
+
+
+def is_journal(path: Path) -> bool:
+    """Whether a journal stands there, be it one that was cut off while its head was written."""
+    if not path.is_file() or path.is_symlink():
+        return False
+    with explained(path), path.open("rb") as file:
+        start = file.read(len(JOURNAL))
+    return JOURNAL.startswith(start)
 
 
 def still_there(plan: Plan, folders: Folders, done: Iterable[Done]) -> list[Done]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from modelkit.errors import BrokenFile, CannotAccess
+from modelkit.errors import BrokenFile, CannotAccess, Refused
 
 HEAD = 4096
 """Bytes of a file that are enough to tell what it is."""
@@ -126,6 +127,32 @@ class explained:  # noqa: N801 - reads as a word in `with explained(path):`
             raise CannotAccess(f"{os.fspath(self.path)}: {_words(error)}", _way_out(error)) from error
 
 
+def write_report(path: str, text: str) -> None:
+    """Write a text whole or not at all. Raises CannotAccess."""
+    part = Path(path + ".part")
+    try:
+        with explained(path):
+            part.write_text(text, encoding="utf-8")
+            part.replace(path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def check_report(path: str, models: Iterable[Path]) -> None:
+    """A report can be written there, and it is no file of a model: raised before the work, not after it."""
+    place = Path(path)
+    with explained(place):
+        if place.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder")
+        if not place.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "no such folder")
+    for model in models:
+        same = place.exists() and model.exists() and place.samefile(model)
+        if same or place.resolve() == model.resolve():
+            raise Refused(f"{path}: is a file of the model", "choose another name for the report")
+
+
 def _is_folder(path: Path) -> bool:
     mode = path.stat().st_mode
     kind = mode & 0o170000
@@ -145,8 +172,8 @@ def _way_out(error: OSError) -> str:
         errno.EACCES: "check the permissions of the file and its folders",
         errno.EPERM: "check the permissions of the file and its folders",
         errno.EROFS: "choose a destination that can be written",
-        errno.ENOSPC: "free some space, then run again with --resume",
-        errno.EDQUOT: "free some of your quota, then run again with --resume",
+        errno.ENOSPC: "free some space, then run again (a conversion with --resume)",
+        errno.EDQUOT: "free some of your quota, then run again (a conversion with --resume)",
         errno.ELOOP: "the link points at itself: replace it by the file",
         errno.ENAMETOOLONG: "choose a shorter name",
     }.get(error.errno or 0, "")

@@ -21,6 +21,7 @@ def _body(source: str, destination: str, to: str | None, options: Mapping[str, A
     from modelkit.operations import convert as operation
     from modelkit.report import console, conversion
     from modelkit.report.progress import progress
+    from modelkit.sources import check_report
 
     request = operation.Request(
         source,
@@ -41,6 +42,8 @@ def _body(source: str, destination: str, to: str | None, options: Mapping[str, A
         _show_plan(prepared, request.workers, as_json=options["as_json"])
         return 0
     operation.check(prepared)
+    if options["receipt"]:
+        check_report(options["receipt"], operation.model_paths(prepared))
     try:
         with progress(Path(destination).name, prepared.plan.layout.size, quiet=options["quiet"]) as bar:
             result = operation.carry_out(prepared, bar)
@@ -69,13 +72,9 @@ def _show_plan(prepared: Any, workers: int | None, *, as_json: bool) -> None:
 
 def _write_receipt(path: str, result: Any) -> None:
     from modelkit.operations.receipt import receipt
-    from modelkit.sources import explained
+    from modelkit.sources import write_report
 
-    text = json.dumps(receipt(result), indent=2) + "\n"
-    part = Path(path + ".part")
-    with explained(path):
-        part.write_text(text)
-        part.replace(path)
+    write_report(path, json.dumps(receipt(result), indent=2) + "\n")
 
 
 def _folded(notes: tuple[str, ...]) -> list[str]:

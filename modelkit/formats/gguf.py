@@ -18,9 +18,10 @@ import struct
 from collections.abc import Mapping
 
 from modelkit.encodings import by_ggml
+from modelkit.errors import Unsupported
 from modelkit.faults import Faults
 from modelkit.formats._contract import Facts, Format
-from modelkit.formats._gguf_header import ALIGNMENT, MAGIC, Header, read_header
+from modelkit.formats._gguf_header import ALIGNMENT, LONGEST_NAME, MAGIC, MOST_DIMENSIONS, Header, read_header
 from modelkit.formats._gguf_values import Value, dump, load, text
 from modelkit.sources import Opener, head
 from modelkit.tensors import Encoding, Layout, Model, OutputFile, Span, Tensor
@@ -45,6 +46,8 @@ def read(opener: Opener, faults: Faults) -> Model | None:
     names = _split_names(main)
     first = read_header(opener.open(names[0]), faults) if opener.holds(names[0]) else None
     if len(names) == 1:
+        if first is not None:
+            _check_whole(first, faults)
         return _model([first], faults) if first else None
     headers = []
     for name in names:
@@ -76,6 +79,7 @@ def layout(model: Model, name: str) -> Layout:
     alignment = _alignment(pairs.get("general.alignment"))
     infos, at, starts = b"", 0, {}
     for tensor in model.tensors:
+        _check_room(tensor, name)
         infos += text(tensor.name) + struct.pack("<I", len(tensor.shape))
         infos += b"".join(struct.pack("<Q", size) for size in reversed(tensor.shape))
         infos += struct.pack("<IQ", tensor.encoding.ggml, at)
@@ -89,6 +93,20 @@ def layout(model: Model, name: str) -> Layout:
     }
     files = (OutputFile(name, len(start) + at, ((0, start),)),)
     return Layout(files, Model(model.tensors, spans, model.metadata))
+
+
+def _check_room(tensor: Tensor, file: str) -> None:
+    """Refuse what a reader of GGUF would refuse."""
+    length = len(tensor.name.encode("utf-8", "surrogatepass"))
+    if len(tensor.shape) > MOST_DIMENSIONS:
+        has, holds = f"{len(tensor.shape)} dimensions", f"at most {MOST_DIMENSIONS}"
+    elif 0 in tensor.shape:
+        has, holds = f"shape {list(tensor.shape)}", "no empty tensors"
+    elif length > LONGEST_NAME:
+        has, holds = f"a name of {length} bytes", f"at most {LONGEST_NAME}"
+    else:
+        return
+    raise Unsupported(f"{file}: '{tensor.name}' has {has}; GGUF holds {holds}", "convert to a .safetensors file")
 
 
 def file_type(tensors: tuple[Tensor, ...]) -> int:
@@ -112,6 +130,15 @@ def _split_names(main: str) -> list[str]:
     if match is None or int(match[3]) < 2:
         return [main]
     return [f"{match[1]}-{n:05d}-of-{match[3]}.gguf" for n in range(1, int(match[3]) + 1)]
+
+
+def _check_whole(header: Header, faults: Faults) -> None:
+    """A file whose name is that of no shard says of itself that it is one: the others cannot be found."""
+    value = header.values.get("split.count")
+    count = value.value if value is not None else 1
+    if isinstance(count, int) and count > 1:
+        message = f"is one of {count:,} shards, and its name does not say which"
+        faults.add("wrong-shard", header.file, message, "give it its name back: NAME-00001-of-00002.gguf, and so on")
 
 
 def _check_split(header: Header, number: int, count: int, faults: Faults) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from modelkit.errors import BadRequest, BadValue, BrokenFile, CannotAccess, Refused, Unsupported
 from modelkit.execute import Done, Journal, execute, locked, still_there, work
@@ -49,6 +51,7 @@ class Prepared:
     destination: Destination
     plan: Plan
     notes: tuple[str, ...]
+    sources: Mapping[str, Any]  # the files that tensors are read from, as they were when headers were read
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,12 @@ class Result:
 
 def prepare(request: Request) -> Prepared:
     """Steps 1 to 3: open, design, place."""
+    if request.memory < 1 or (request.workers is not None and request.workers < 1):
+        raise BadRequest("memory and workers are numbers from 1 on")
     target = destination_format(request.destination)
     choice = parse(request.to)
     opened = open_model(request.source)
+    sources = fingerprints(opened)
     known = understand(opened, needed=opened.format.dialect != target.dialect)
     made = design(opened, known, target, choice)
     destination = Destination(request.destination)
@@ -77,13 +83,25 @@ def prepare(request: Request) -> Prepared:
     if plan.memory > request.memory:
         made.notes.append(f"one tensor needs {plan.memory:,} bytes at once, more than --memory allows: it runs alone")
     warnings = (fault.message for fault in opened.faults.found if fault.severity == "warning")
-    return Prepared(request, opened, destination, plan, (*warnings, *made.notes))
+    return Prepared(request, opened, destination, plan, (*warnings, *made.notes), sources)
 
 
 def check(prepared: Prepared) -> None:
     """Step 4: free disk, collisions, lossy on lossy."""
     refuse_requantising(list(prepared.plan.assignments), allowed=prepared.request.allow_requantize)
-    prepared.destination.check(prepared.opened.opener, prepared.plan, force=prepared.request.force)
+    prepared.destination.check(source_paths(prepared), prepared.plan, force=prepared.request.force)
+
+
+def source_paths(prepared: Prepared) -> list[Path]:
+    """What is read and must stay as it is: the path that was named, its shards, a tokenizer."""
+    opener, tokenizer = prepared.opened.opener, prepared.request.tokenizer
+    named = [opener.path, *([Path(tokenizer)] if tokenizer else [])]
+    return [*named, *(opener.root / name for name in prepared.sources)]
+
+
+def model_paths(prepared: Prepared) -> list[Path]:
+    """Every file that is read or written."""
+    return [*source_paths(prepared), *map(prepared.destination.final, (f.name for f in prepared.plan.layout.files))]
 
 
 def convert(request: Request, progress: Progress | None = None) -> Result:
@@ -96,23 +114,31 @@ def convert(request: Request, progress: Progress | None = None) -> Result:
 def carry_out(prepared: Prepared, progress: Progress | None = None) -> Result:
     """Steps 5 and 6: execute and seal."""
     destination = prepared.destination
-    lock = destination.journal.with_name(destination.journal.name + ".lock")
-    with locked(lock):
+    with locked(destination.lock):
         try:
+            check(prepared)  # once more: another run may have ended since
             done, resumed = _execute(prepared, progress)
-            destination.seal(prepared.plan)
+            _refuse_changed(prepared)
+            destination.seal(prepared.plan, force=prepared.request.force)
         except (BadValue, BrokenFile, Unsupported):
             destination.discard()  # running it again would end the same way
             raise
         finally:
-            lock.unlink(missing_ok=True)
+            destination.lock.unlink(missing_ok=True)
     return Result(prepared, verdicts(prepared.plan, done), resumed)
+
+
+def _refuse_changed(prepared: Prepared) -> None:
+    """Bytes of two states of a source make no model."""
+    if fingerprints(prepared.opened) != prepared.sources:
+        message = f"{prepared.opened.opener.title}: changed while it was converted"
+        raise BrokenFile(message, "run again when nothing writes to it", "changed-source")
 
 
 def _execute(prepared: Prepared, progress: Progress | None) -> tuple[list[Done], int]:
     plan, destination, request = prepared.plan, prepared.destination, prepared.request
     folders = destination.folders(prepared.opened.opener)
-    journal = Journal(destination.journal, plan, fingerprints(prepared.opened))
+    journal = Journal(destination.journal, plan, prepared.sources)
     found = journal.resume() if request.resume and destination.journal.exists() else []
     done = still_there(plan, folders, found) if found and all(p.exists() for p in destination.partials(plan)) else []
     if not done:

@@ -49,10 +49,25 @@ def foreign_distribution() -> str | None:
 
 def main() -> None:
     """The entry point of the `modelkit` command."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller (`>&-`): what is said is heard by nobody
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     foreign = foreign_distribution()
     if foreign:
         sys.stderr.write(
             f"note: another project named modelkit is installed in the same place ({foreign}) and shares this command\n"
             "  fix: pip uninstall modelkit, then pip install --force-reinstall modelkit-weights (or use pipx)\n"
         )
-    group(prog_name="modelkit")
+    try:
+        code = group.main(prog_name="modelkit", standalone_mode=False)
+    except click.ClickException as problem:
+        problem.show()
+        code = problem.exit_code
+    except click.Abort:  # Ctrl-C before a command has begun
+        sys.stderr.write("interrupted\n")
+        code = 130
+    except OSError as problem:  # the help did not get out
+        sys.stderr.write(f"error: output: {problem.strerror or problem}\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)

@@ -125,3 +125,72 @@ def test_a_foreign_distribution_is_named(tmp_path: Path) -> None:
         [sys.executable, "-m", "modelkit", "--version"], capture_output=True, text=True, cwd=tmp_path, check=False
     )
     assert done.returncode == 0 and "pip uninstall modelkit" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["inspect", "STORIES"], ["inspect", "STORIES", "--json"]])
+def test_output_that_goes_nowhere_is_no_traceback(arguments: list[str], stories: Path) -> None:
+    """A closed stdout is nobody listening; a full disk is a failure in words."""
+    command = [sys.executable, "-m", "modelkit", *(str(stories) if word == "STORIES" else word for word in arguments)]
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (closed.returncode, closed.stderr) == (0, "")
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here: the full disk was not tried")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1 and "No space left" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_grep_works_in_every_listing(stories: Path, run: Run) -> None:
+    for view in ([], ["--tree"], ["--tensors"]):
+        lines = run("inspect", stories, "--grep", "q_proj", *view).stdout.splitlines()
+        assert any("q_proj" in line for line in lines) and not any("k_proj" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "folder"])
+def test_half_a_character_in_json_is_a_fault(name: str, tmp_path: Path, run: Run) -> None:
+    path = tmp_path / name
+    if name == "folder":
+        path.mkdir()
+        save_file({"w": np.ones(2, np.float32)}, path / "model.safetensors")
+        (path / "config.json").write_text('{"model_type": "\\ud800"}')
+    else:
+        header = b'{"\\ud800":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+        path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    for arguments in (["inspect", path], ["convert", path, tmp_path / "b.gguf"]):
+        result = run(*arguments)
+        assert result.returncode == 1 and "half a character" in result.stdout + result.stderr, result.stderr
+
+
+def test_a_config_in_metadata_that_is_no_json_is_a_fault(tmp_path: Path, run: Run) -> None:
+    save_file({"w": np.ones(2, np.float32)}, tmp_path / "a.safetensors", metadata={"modelkit.config": "{"})
+    result = run("convert", tmp_path / "a.safetensors", tmp_path / "b.gguf")
+    assert result.returncode == 1 and "is not JSON" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_shard_under_another_name_is_not_taken_for_a_model(stories: Path, tmp_path: Path, run: Run) -> None:
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(tmp_path / "renamed.gguf", "llama")
+    writer.add_uint16("split.count", 3)
+    writer.add_tensor("w", np.ones((2, 2), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    result = run("convert", tmp_path / "renamed.gguf", tmp_path / "a.safetensors")
+    assert result.returncode == 1 and "is one of 3 shards" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["verify", "STORIES", "STORIES", "--max-kl", "nan"],
+        ["verify", "STORIES", "STORIES", "--min-top1", "nan"],
+        ["run", "STORIES", "hi", "--temperature", "nan"],
+        ["run", "STORIES", "hi", "--top-p", "nan"],
+    ],
+)
+def test_nan_is_no_limit(arguments: list[str], stories: Path, run: Run) -> None:
+    result = run(*(stories if word == "STORIES" else word for word in arguments))
+    assert result.returncode == 2 and result.stderr.startswith("error: ")

@@ -16,7 +16,7 @@ from typing import Any
 from modelkit.faults import Faults
 from modelkit.formats import _safetensors_header as header
 from modelkit.formats._contract import Facts, Format
-from modelkit.formats._side_files import SIDE_FILES, read_json, side_files
+from modelkit.formats._side_files import SIDE_FILES, read_json, side_files, utf8
 from modelkit.sources import Opener
 from modelkit.tensors import Encoding, Layout, Model, OutputFile, Span, Tensor
 
@@ -84,8 +84,8 @@ def layout(model: Model, name: str) -> Layout:
     if len(groups) > 1:
         total = sum(span.size for span in spans.values())
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        files.append(_small(INDEX, _json(index)))
-    files.append(_small("config.json", _json(model.metadata["config"])))
+        files.append(_small(INDEX, _json(index, INDEX)))
+    files.append(_small("config.json", _json(model.metadata["config"], "config.json")))
     files += [_small(file, data) for file, data in model.metadata["files"].items()]
     return Layout(tuple(files), Model(model.tensors, spans, model.metadata))
 
@@ -173,8 +173,8 @@ def _small(name: str, data: bytes) -> OutputFile:
     return OutputFile(name, len(data), ((0, data),))
 
 
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+def _json(value: object, file: str) -> bytes:
+    return utf8(json.dumps(value, indent=2, ensure_ascii=False) + "\n", file)
 
 
 format = Format("Hugging Face folder", "huggingface", ("/",), sniff, read, facts, stores, layout)

@@ -12,7 +12,7 @@ from typing import Any
 from modelkit.faults import Faults
 from modelkit.formats import _safetensors_header as header
 from modelkit.formats._contract import Facts, Format
-from modelkit.formats._side_files import SIDE_FILES, read_json, side_files
+from modelkit.formats._side_files import SIDE_FILES, parse_json, read_json, side_files
 from modelkit.sources import Opener, head
 from modelkit.tensors import Encoding, Layout, Model, OutputFile
 
@@ -36,7 +36,7 @@ def facts(model: Model, opener: Opener) -> Facts:
     """{"config": dict, "files": {name: bytes}, "metadata": {...}} from the header or from beside the file."""
     config: Any = None
     if CONFIG in model.metadata:
-        config = json.loads(model.metadata[CONFIG])
+        config = parse_json(model.metadata[CONFIG].encode(), f"{opener.main}: {CONFIG}", Faults())
     elif opener.holds("config.json"):
         config = read_json(opener, "config.json", Faults())
     return {

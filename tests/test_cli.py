@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -194,3 +195,34 @@ def test_a_shard_under_another_name_is_not_taken_for_a_model(stories: Path, tmp_
 def test_nan_is_no_limit(arguments: list[str], stories: Path, run: Run) -> None:
     result = run(*(stories if word == "STORIES" else word for word in arguments))
     assert result.returncode == 2 and result.stderr.startswith("error: ")
+
+
+def test_numbers_that_json_has_not_are_null(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "m").mkdir()
+    save_file({"w": np.ones(2, np.float32)}, tmp_path / "m" / "model.safetensors")
+    (tmp_path / "m" / "config.json").write_text('{"model_type": "x", "a": [NaN, 1.5], "b": Infinity}')
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    found = json.loads(run("inspect", tmp_path / "m", "--metadata", "--json").stdout, parse_constant=refuse)
+    assert found["metadata"]["config.a"] == [None, 1.5] and found["metadata"]["config.b"] is None
+
+
+def test_a_huge_context_costs_nothing(stories: Path, tmp_path: Path, run: Run) -> None:
+    """A plan for llama2.c would hold a rotary table as long as the context that config.json claims."""
+    shutil.copytree(stories, tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    (tmp_path / "m" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 2**30}))
+    result = run("convert", tmp_path / "m", tmp_path / "b.bin", "--plan")
+    assert result.returncode == 1 and "rotary table" in result.stderr
+
+
+def test_ctrl_c_while_everything_is_still_imported_is_said_in_words() -> None:
+    script = (
+        "import sys\nclass Stop:\n    def find_spec(self, name, *rest):\n        if name == 'modelkit.cli':\n"
+        "            raise KeyboardInterrupt\nsys.meta_path.insert(0, Stop())\n"
+        "from modelkit.__main__ import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")

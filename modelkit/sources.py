@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from modelkit.errors import BrokenFile, CannotAccess, Refused
+
+PULL = "run `git lfs pull`, or download the file itself"
 
 HEAD = 4096
 """Bytes of a file that are enough to tell what it is."""
@@ -89,6 +92,8 @@ class Disk:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.title = os.fspath(path)
+        if not self.title or "\0" in self.title:
+            raise CannotAccess(f"'{self.title}': is no path", "name a file or a folder")
         with explained(self.path):
             folder = _is_folder(self.path)
         self.root = self.path if folder else self.path.parent
@@ -125,6 +130,14 @@ class explained:  # noqa: N801 - reads as a word in `with explained(path):`
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
             raise CannotAccess(f"{os.fspath(self.path)}: {_words(error)}", _way_out(error)) from error
+
+
+def lfs_pointer(head: bytes) -> str | None:
+    """What to say of a git-lfs pointer that lies where a model should be; None for anything else."""
+    if not head.startswith(b"version https://git-lfs.github.com/spec/"):
+        return None
+    real = re.search(rb"\nsize (\d{1,19})\n?", head)
+    return "this is a git-lfs pointer, not the model" + (f" ({int(real[1]):,} bytes)" if real else "")
 
 
 def write_report(path: str, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -226,3 +227,37 @@ def test_ctrl_c_while_everything_is_still_imported_is_said_in_words() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize("name", ["q4_k", "q4_k_m", "Q3_K_S", "q4_0"])
+def test_a_mix_is_refused_with_what_can_be_made(name: str, stories: Path, tmp_path: Path, run: Run) -> None:
+    result = run("convert", stories, tmp_path / "a.gguf", "--to", name)
+    assert result.returncode == 2 and "llama-quantize's mix" in result.stderr
+    for made in re.findall(r"pure:\w+", result.stderr):
+        assert run("convert", stories, tmp_path / "b.gguf", "--to", made, "--force").returncode == 0
+
+
+def test_a_group_that_is_not_used_is_said(stories: Path, tmp_path: Path, run: Run) -> None:
+    result = run("convert", stories, tmp_path / "a.bin", "--to", "llama2c:group=100")
+    assert result.stderr.count("groups of 100 do not divide the width of 256: groups of 1 are used") == 1
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model-00002-of-00002.safetensors", "m-00002-of-00002.gguf"])
+def test_a_git_lfs_pointer_is_called_one(name: str, stories: Path, tmp_path: Path, run: Run) -> None:
+    """In a folder and in a split set too, where a parse error would say nothing."""
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9877989586\n"
+    (tmp_path / name).write_bytes(pointer)
+    path = tmp_path
+    if name.startswith("model-"):
+        save_file({"w": np.ones(2, np.float32)}, tmp_path / name.replace("00002-of", "00001-of"))
+    if name.endswith(".gguf"):
+        path = tmp_path / name.replace("00002-of", "00001-of")
+        run("convert", stories, tmp_path / "whole.gguf")
+        (tmp_path / "whole.gguf").rename(path)
+    result = run("inspect", path)
+    assert result.returncode == 1 and "git-lfs pointer, not the model (9,877,989,586 bytes)" in result.stdout
+
+
+def test_no_path_is_not_the_current_folder(run: Run) -> None:
+    result = run("inspect", "", cwd=ROOT / "fixtures" / "stories" / "model")
+    assert result.returncode == 1 and "is no path" in result.stderr

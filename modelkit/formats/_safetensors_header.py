@@ -18,7 +18,7 @@ from typing import Any
 from modelkit.encodings import by_dtype
 from modelkit.faults import Faults
 from modelkit.formats._side_files import holds_half_a_character, utf8
-from modelkit.sources import Source
+from modelkit.sources import HEAD, PULL, Source, lfs_pointer
 from modelkit.tensors import BITS, Model, Part, Span, Tensor
 
 LARGEST_HEADER = 100_000_000  # the reference reader's own limit
@@ -86,6 +86,10 @@ def _header_text(source: Source, faults: Faults) -> bytes | None:
         faults.add("too-short", source.name, f"only {source.size} bytes; a header needs 8", AGAIN)
         return None
     length = int.from_bytes(source.read(0, 8), "little")
+    pointer = lfs_pointer(source.read(0, min(source.size, HEAD)))
+    if pointer is not None:
+        faults.add("lfs-pointer", source.name, pointer, PULL, offset=0)
+        return None
     if not 2 <= length <= min(LARGEST_HEADER, source.size - 8):
         message = f"header length {length:,} is impossible in a file of {source.size:,} bytes"
         faults.add("header-length", source.name, message, AGAIN, offset=0)

@@ -103,7 +103,7 @@ def design(opened: Opened, known: Understanding, target: Format, choice: Choice)
                 continue
             name, steps = found
         chosen = choose(tensor)
-        encoding = _group_that_divides(chosen.encoding, known.config)
+        encoding = _group_that_divides(chosen.encoding, known.config, made)
         if encoding.name.startswith("f8_") and known.architecture is not None and len(tensor.shape) < 2:
             encoding = tensor.encoding  # norms of a known family keep their precision
         shape = tensor.shape
@@ -199,14 +199,19 @@ def _widened(known: Understanding) -> Encoding | None:
     return ENCODINGS[name] if isinstance(name, str) and name in ("bf16", "f16") else None
 
 
-def _group_that_divides(encoding: Encoding, config: Config | None) -> Encoding:
-    """llama2.c halves the group until it divides the model's width."""
+def _group_that_divides(encoding: Encoding, config: Config | None, made: Design) -> Encoding:
+    """llama2.c halves the group until it divides the model's width; that is said, once."""
     if not isinstance(encoding, Llama2c) or config is None:
         return encoding
     group = encoding.group
     while config.hidden % group:
         group //= 2
-    return Llama2c(group) if group != encoding.group else encoding
+    if group == encoding.group:
+        return encoding
+    note = f"groups of {encoding.group:,} do not divide the width of {config.hidden:,}: groups of {group:,} are used"
+    if note not in made.notes:
+        made.notes.append(note)
+    return Llama2c(group)
 
 
 def refuse_requantising(ways: list[Assignment], *, allowed: bool) -> None:

@@ -8,6 +8,7 @@ into blocks falls back to f16, as llama-quantize does, and the plan says so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from modelkit.tensors import Encoding, Tensor
 
 MIXES = ("q2_k", "q3_k", "q4_0", "q4_1", "q4_k", "q5_0", "q5_1", "q5_k", "q6_k")
 """ggml names that mean a mix of encodings when they stand alone."""
+
+SIZES = re.compile(r"_(xs|s|m|l|xl)$")  # what llama-quantize calls the variants of a mix: q4_k_m
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +92,13 @@ def parse(text: str | None) -> Choice:
     if not text:
         return Choice("", None)
     name = text.lower()
-    if name in MIXES:
-        pure = f"`pure:{name}` puts every matrix into it" if find(name).kind == "quantised" else ""
-        raise BadRequest(f"--to {text} means llama-quantize's mix of encodings, which this version does not make", pure)
+    base = SIZES.sub("", name)
+    if name in MIXES or (base in MIXES and name not in ENCODINGS):
+        message = f"--to {text} means llama-quantize's mix of encodings, which this version does not make"
+        made = [f"pure:{mix}" for mix in MIXES if getattr(ENCODINGS[mix], "encode", None) is not None]
+        wanted = f"pure:{base}"
+        pure = f"`{wanted}` puts every matrix into it" if wanted in made else f"it makes: q8_0, {', '.join(made)}"
+        raise BadRequest(message, pure)
     encoding = find(name.removeprefix("pure:"))
     if encoding.kind == "raw" or (name.startswith("pure:") and encoding.kind != "quantised"):
         raise BadRequest(f"--to {text}: nothing can be quantised into {encoding.name}", "leave out `pure:` for a float")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from modelkit.encodings._slabs import out_of_range, refuse_nonfinite, slabs
+from modelkit.encodings._slabs import f16_field, out_of_range, refuse_beyond, slabs
 from modelkit.errors import Unsupported
 from modelkit.lazy import np
 from modelkit.tensors import BITS, Part
@@ -49,7 +49,7 @@ class Float:
     def parts(self, name: str, shape: Shape) -> tuple[Part, ...]:
         return (Part(name, self.dtype, shape),)
 
-    def pack(self, values: F32) -> tuple[Array, ...]:
+    def pack(self, values: F32, importance: F32 | None = None) -> tuple[Array, ...]:
         with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
             if self.limit is None:
                 return (self.encode(values),)
@@ -85,8 +85,10 @@ class Block:
     """Every `values` numbers of a row become `bytes` bytes, independently of all others.
 
     `encode` turns float32 [blocks, values] into uint8 [blocks, bytes]; `decode` goes back.
-    Either is None where modelkit cannot do it. `scales` says how many f16 fields begin a block: a
-    value that makes one of them overflow is refused, because it would spoil its whole block.
+    Either is None where modelkit cannot do it. `weighted` encodes float32 [rows, columns] by the
+    importance of each column; None = importance changes nothing. `fields` are the places of the f16
+    fields of a block: a value that makes one of them overflow is refused, because it would spoil its
+    whole block.
     """
 
     name: str
@@ -97,7 +99,8 @@ class Block:
     ggml: int | None = None
     dtype: str | None = None
     kind: Kind = "quantised"
-    scales: int = 0
+    fields: tuple[int, ...] = ()
+    weighted: Callable[[F32, F32], Array] | None = None
 
     def unit(self, shape: Shape) -> int:
         return self.values
@@ -109,17 +112,21 @@ class Block:
     def parts(self, name: str, shape: Shape) -> tuple[Part, ...]:
         return (Part(name, "U8", (*shape[:-1], shape[-1] // self.values * self.bytes)),)
 
-    def pack(self, values: F32) -> tuple[Array, ...]:
+    def pack(self, values: F32, importance: F32 | None = None) -> tuple[Array, ...]:
         if self.encode is None:
             raise Unsupported(f"{self.name} can be read but not written", "choose another encoding for --to")
-        blocks = values.reshape(-1, self.values)  # (block, value)
-        packed = np.empty((len(blocks), self.bytes), np.uint8)
+        if importance is None or self.weighted is None:
+            rows, encode = values.reshape(-1, self.values), self.encode
+        else:  # the weights of a value depend on its whole row
+            weighted = self.weighted
+            rows, encode = values.reshape(-1, len(importance)), lambda run: weighted(run, importance)
+        packed = np.empty((len(rows), rows.shape[1] // self.values * self.bytes), np.uint8)
         with np.errstate(all="ignore"):  # what overflows is either refused or meant
-            for run in slabs(len(blocks), self.values):
-                refuse_nonfinite(blocks[run], self.name, run.start * self.values)
-                packed[run] = self.encode(blocks[run])
-                self._refuse_overflow(blocks[run], packed[run], run.start * self.values)
-        return (packed,)
+            for run in slabs(len(rows), rows.shape[1]):
+                refuse_beyond(rows[run], self.name, run.start * rows.shape[1])
+                packed[run] = encode(rows[run]).reshape(run.stop - run.start, -1)
+                self._refuse_overflow(rows[run], packed[run], run.start * rows.shape[1])
+        return (packed.reshape(-1, self.bytes),)
 
     def unpack(self, parts: Sequence[Array], shape: Shape) -> F32:
         if self.decode is None:
@@ -134,16 +141,15 @@ class Block:
     def holds(self, other: Encoding) -> bool:
         return self == other
 
-    def _refuse_overflow(self, blocks: F32, packed: Array, first: int) -> None:
-        if not self.scales:
-            return
-        scales = np.ascontiguousarray(packed[:, : 2 * self.scales]).view("<f2")  # (block, scale)
-        lost = ~np.isfinite(scales).all(axis=1)
-        if lost.any():
-            block = int(lost.argmax())
-            sizes = np.abs(blocks[block])
-            why = f"too large for the f16 scales of {self.name}"
-            raise out_of_range(blocks[block], sizes == sizes.max(), why, first + block * self.values)
+    def _refuse_overflow(self, rows: F32, packed: Array, first: int) -> None:
+        blocks, stored = rows.reshape(-1, self.values), packed.reshape(-1, self.bytes)
+        for field in self.fields:
+            lost = ~np.isfinite(f16_field(stored, field))
+            if lost.any():
+                block = int(lost.argmax())
+                sizes = np.abs(blocks[block])
+                why = f"too large for the f16 scales of {self.name}"
+                raise out_of_range(blocks[block], sizes == sizes.max(), why, first + block * self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +174,7 @@ class Raw:
     def parts(self, name: str, shape: Shape) -> tuple[Part, ...]:
         return (Part(name, self.dtype, shape),)
 
-    def pack(self, values: F32) -> tuple[Array, ...]:
+    def pack(self, values: F32, importance: F32 | None = None) -> tuple[Array, ...]:
         raise Unsupported(f"{self.dtype} is carried as it is; nothing can be converted into it")
 
     def unpack(self, parts: Sequence[Array], shape: Shape) -> F32:

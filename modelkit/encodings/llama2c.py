@@ -45,7 +45,7 @@ class Llama2c:
     def parts(self, name: str, shape: Shape) -> tuple[Part, ...]:
         return Part(name, "I8", shape), Part(f"{name}.scale", "F32", (prod(shape) // self.group,))
 
-    def pack(self, values: F32) -> tuple[Array, ...]:
+    def pack(self, values: F32, importance: F32 | None = None) -> tuple[Array, ...]:
         groups = values.reshape(-1, self.group)  # (group, value)
         codes = np.empty(groups.shape, np.int8)
         scales = np.empty(len(groups), "<f4")

@@ -11,7 +11,7 @@ MODEL ?= stories
 help:
 	@awk '/^# /{text=substr($$0,3)} /^[a-z]+:/{split($$1,name,":"); printf "  make %-10s %s\n", name[1], text}' Makefile
 
-$(BIN)/modelkit: pyproject.toml
+$(BIN)/modelkit: pyproject.toml setup.py $(wildcard modelkit/kernels/native/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@

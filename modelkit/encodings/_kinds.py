@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from modelkit.encodings._slabs import f16_field, out_of_range, refuse_beyond, slabs
+from modelkit import kernels
+from modelkit.encodings._slabs import MOST, f16_field, out_of_range, refuse_beyond, slabs
 from modelkit.errors import Unsupported
 from modelkit.lazy import np
 from modelkit.tensors import BITS, Part
@@ -53,16 +54,29 @@ class Float:
         with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
             if self.limit is None:
                 return (self.encode(values),)
-            flat = values.reshape(-1)
+            flat = np.ascontiguousarray(values).reshape(-1)
             stored = np.empty(len(flat), self.encode(flat[:0]).dtype)
-            for run in slabs(len(flat)):
-                self._refuse_overflow(flat[run], self.limit, run.start)
-                stored[run] = self.encode(flat[run])
+            extension = kernels.native() if self.name in kernels.FLOATS else None
+            if extension is None:
+                for run in slabs(len(flat)):
+                    self._refuse_overflow(flat[run], self.limit, run.start)
+                    stored[run] = self.encode(flat[run])
+            else:
+                largest, first = extension.scan(flat)
+                if largest > self.limit or (first >= 0 and not self.infinity):
+                    self._refuse_overflow(flat, self.limit, 0)
+                extension.narrow(self.name, flat, stored)
         return (stored.reshape(values.shape),)
 
     def unpack(self, parts: Sequence[Array], shape: Shape) -> F32:
-        with np.errstate(invalid="ignore"):
-            return self.decode(parts[0].reshape(-1)).reshape(shape)
+        extension = kernels.native() if self.name in kernels.FLOATS else None
+        data = np.require(parts[0].reshape(-1), requirements=("C", "A"))
+        if extension is None:
+            with np.errstate(invalid="ignore"):
+                return self.decode(data).reshape(shape)
+        values = np.empty(shape, np.float32)
+        extension.widen(self.name, data, values)
+        return values
 
     def holds(self, other: Encoding) -> bool:
         if isinstance(other, Float):
@@ -116,23 +130,42 @@ class Block:
         if self.encode is None:
             raise Unsupported(f"{self.name} can be read but not written", "choose another encoding for --to")
         if importance is None or self.weighted is None:
-            rows, encode = values.reshape(-1, self.values), self.encode
+            rows, importance = values.reshape(-1, self.values), None
         else:  # the weights of a value depend on its whole row
-            weighted = self.weighted
-            rows, encode = values.reshape(-1, len(importance)), lambda run: weighted(run, importance)
+            rows = values.reshape(-1, len(importance))
         packed = np.empty((len(rows), rows.shape[1] // self.values * self.bytes), np.uint8)
+        extension = kernels.native() if self.name in kernels.BLOCKS else None
         with np.errstate(all="ignore"):  # what overflows is either refused or meant
-            for run in slabs(len(rows), rows.shape[1]):
-                refuse_beyond(rows[run], self.name, run.start * rows.shape[1])
-                packed[run] = encode(rows[run]).reshape(run.stop - run.start, -1)
-                self._refuse_overflow(rows[run], packed[run], run.start * rows.shape[1])
+            if extension is None:
+                self._encode_in_numpy(rows, importance, packed)
+            elif rows.size:
+                rows = np.ascontiguousarray(rows)
+                largest, first = extension.scan(rows)
+                if first >= 0 or largest > MOST:
+                    refuse_beyond(rows.reshape(-1), self.name)
+                extension.encode(self.name, rows, importance, packed)
+                self._refuse_overflow(rows, packed, 0)
         return (packed.reshape(-1, self.bytes),)
+
+    def _encode_in_numpy(self, rows: F32, importance: F32 | None, packed: Array) -> None:
+        assert self.encode is not None  # noqa: S101 - pack looked
+        for run in slabs(len(rows), rows.shape[1]):
+            first = run.start * rows.shape[1]
+            refuse_beyond(rows[run], self.name, first)
+            weighted = importance is not None and self.weighted is not None
+            blocks = self.weighted(rows[run], importance) if weighted else self.encode(rows[run])  # type: ignore[misc, arg-type]
+            packed[run] = blocks.reshape(run.stop - run.start, -1)
+            self._refuse_overflow(rows[run], packed[run], first)
 
     def unpack(self, parts: Sequence[Array], shape: Shape) -> F32:
         if self.decode is None:
             raise Unsupported(f"{self.name} can be carried but not decoded", "convert from another file of the model")
         blocks = parts[0].view(np.uint8).reshape(-1, self.bytes)  # (block, byte)
         values = np.empty((len(blocks), self.values), np.float32)
+        extension = kernels.native() if self.name in kernels.BLOCKS else None
+        if extension is not None:
+            extension.decode(self.name, np.ascontiguousarray(blocks), values)
+            return values.reshape(shape)
         with np.errstate(all="ignore"):  # a damaged scale may be infinite: 0 * infinity is NaN, not a fault here
             for run in slabs(len(blocks), self.values):
                 values[run] = self.decode(blocks[run])

@@ -18,8 +18,8 @@ SLAB = 63 << 10
 """
 
 
-MOST = 2.0**60
-"""No scale of a block reaches as far, and squares of larger values overflow in the searches for scales."""
+MOST = 2.0**32
+"""No scale of a block reaches as far (the farthest, of Q6_K, to 2^28), and no search for scales overflows up to it."""
 
 
 def slabs(count: int, unit: int = 1) -> Iterator[slice]:

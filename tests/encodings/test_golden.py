@@ -19,6 +19,7 @@ from safetensors import safe_open
 
 from modelkit.encodings import ENCODINGS, find
 
+pytestmark = pytest.mark.usefixtures("every_kernel")
 DATA = Path(os.environ.get("MODELKIT_SHARED_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 CLASSIC = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
 K = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k")

@@ -11,6 +11,7 @@ from samples import ROOT
 
 from modelkit.encodings import ENCODINGS
 
+pytestmark = pytest.mark.usefixtures("every_kernel")
 DIGESTS = json.loads((ROOT / "fixtures" / "ggml" / "digests.json").read_text())
 INPUTS = distributions()
 

@@ -10,7 +10,7 @@ from modelkit.lazy import np
 if TYPE_CHECKING:
     from modelkit.tensors import F32
 
-SLAB = 1 << 16  # values that numpy works on at once: temporaries stay in the cache
+SLAB = 1 << 15  # values that numpy works on at once: temporaries stay in the cache
 
 
 def scan(values: F32) -> tuple[float, int]:
@@ -51,8 +51,11 @@ def difference_in_numpy(one: F32, other: F32) -> tuple[float, float, float]:
         was, now = one[start : start + SLAB], other[start : start + SLAB]
         finite = np.isfinite(was)
         with np.errstate(all="ignore"):
-            apart = np.where(finite, now - np.where(finite, was, 0), 0).astype(np.float64)
-        largest = max(largest, float(np.abs(apart).max(initial=0.0)))
-        squared += float(apart @ apart)
-        total += float(np.sum(np.square(was, dtype=np.float64), where=finite))
+            if not finite.all():
+                was, now = np.where(finite, was, np.float32(0)), np.where(finite, now, np.float32(0))
+            apart = now - was
+            largest = max(largest, float(np.abs(apart).max(initial=0.0)))
+            wide, values = apart.astype(np.float64), was.astype(np.float64)
+            squared += float(np.einsum("i,i->", wide, wide))  # not `@`: a BLAS would wake its threads for so little
+            total += float(np.einsum("i,i->", values, values))
     return largest, squared, total

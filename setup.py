@@ -17,7 +17,7 @@ SOURCE = Path("modelkit/kernels/native")
 REQUIRED = os.environ.get("MODELKIT_REQUIRE_NATIVE") == "1"
 EXTRA = os.environ.get("MODELKIT_CFLAGS", "").split()  # such as -fsanitize=address
 FLAGS = [
-    "-std=gnu11", "-O3", "-g0",
+    "-std=gnu11", "-O2", "-g0",
     "-ffp-contract=off",  # a fused multiply-add rounds once where ggml rounds twice
     "-fno-math-errno", "-fno-trapping-math",  # lets square roots and comparisons be vectors; changes no result
     "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-psabi", "-Wno-unknown-warning-option",

@@ -4,14 +4,14 @@
 
 #include "floats.h"
 
-#define CAST(name, type)                                                                                                \
-    static void narrow_##name(const float *x, size_t count, void *out) {                                                \
-        type *to = out;                                                                                                 \
-        for (size_t i = 0; i < count; i++) to[i] = to_##name(x[i]);                                                     \
-    }                                                                                                                   \
-    static void widen_##name(const void *in, size_t count, float *out) {                                                \
-        const type *from = in;                                                                                          \
-        for (size_t i = 0; i < count; i++) out[i] = from_##name(from[i]);                                               \
+#define CAST(name, type)                                                  \
+    static void narrow_##name(const float *x, size_t count, void *out) {  \
+        type *to = out;                                                   \
+        for (size_t i = 0; i < count; i++) to[i] = to_##name(x[i]);       \
+    }                                                                     \
+    static void widen_##name(const void *in, size_t count, float *out) {  \
+        const type *from = in;                                            \
+        for (size_t i = 0; i < count; i++) out[i] = from_##name(from[i]); \
     }
 CAST(f16, uint16_t)
 CAST(bf16, uint16_t)
@@ -51,7 +51,7 @@ static void difference(const float *was, const float *now, size_t count, double 
     f32x8 largest_of = all(0);
     for (; i + 8 <= count; i += 8) {
         f32x8 a = load(was + i), b = load(now + i);
-        i32x8 finite = ((i32x8)a & all_ints(0x7fffffff)) < 0x7f800000;
+        i32x8 finite = below(magnitude(a), all(INFINITY));
         a = choose(finite, a, all(0));
         f32x8 apart = choose(finite, b - a, all(0));
         largest_of = most(magnitude(apart), largest_of);
@@ -105,11 +105,12 @@ static void extremes(const float *x, size_t groups, size_t group, float *low, fl
 
 /* code = x / scale + zero, rounded half to even before the zero is added, cut to lowest .. highest.
    A group whose scale is 0 gets its zero. */
-static void group_codes(const float *x, size_t groups, size_t group, const float *scales, const int8_t *zeros, int lowest,
-                        int highest, int8_t *out) {
+static void group_codes(const float *x, size_t groups, size_t group, const float *scales, const int8_t *zeros,
+                        int lowest, int highest, int8_t *out) {
     for (size_t g = 0; g < groups; g++, x += group, out += group) {
         const int zero = zeros ? zeros[g] : 0;
-        const float scale = scales[g] != 0 ? scales[g] : INFINITY, low = (float)(lowest - zero), high = (float)(highest - zero);
+        const float scale = scales[g] != 0 ? scales[g] : INFINITY, low = (float)(lowest - zero),
+                    high = (float)(highest - zero);
         for (size_t i = 0; i < group; i++) {
             float q = x[i] / scale;
             q = q < low ? low : q > high ? high : q; /* clipping first changes nothing: low and high are whole */
@@ -119,7 +120,8 @@ static void group_codes(const float *x, size_t groups, size_t group, const float
 }
 
 /* value = (code - zero) * scale */
-static void group_values(const int8_t *codes, size_t groups, size_t group, const float *scales, const int8_t *zeros, float *out) {
+static void group_values(const int8_t *codes, size_t groups, size_t group, const float *scales, const int8_t *zeros,
+                         float *out) {
     for (size_t g = 0; g < groups; g++, codes += group, out += group) {
         const float scale = scales[g];
         const int zero = zeros ? zeros[g] : 0;
@@ -135,7 +137,8 @@ static void multiply_groups(const int8_t *codes, size_t rows, size_t columns, si
         for (size_t i = 0; i < columns; i += group, scales++) {
             const f32x8 scale = all(*scales), zero = all(zeros ? (float)*zeros++ : 0.0f);
             for (size_t l = i; l < i + group; l += 32, codes += 32)
-                for (int k = 0; k < 4; k++) sum[k] += (from_bytes(codes + 8 * k, 0) - zero) * scale * load(x + l + 8 * k);
+                for (int k = 0; k < 4; k++)
+                    sum[k] += (from_bytes(codes + 8 * k, 0) - zero) * scale * load(x + l + 8 * k);
         }
         out[row] = fold(sum);
     }

@@ -14,6 +14,7 @@
 #pragma clang attribute pop
 #else
 #pragma GCC target("avx2")
+#pragma GCC optimize("O3") /* a tenth faster here, and twice the size: not worth it for plain.c */
 #include "build.h"
 #endif
 #else

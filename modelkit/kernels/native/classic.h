@@ -50,7 +50,8 @@ static void encode_q8_0(const float *x, size_t count, const float *importance, s
         f32x8 value[4];
         i32x8 codes[4];
         for (int k = 0; k < 4; k++) value[k] = load(x + 8 * k);
-        f32x8 size = most(most(magnitude(value[0]), magnitude(value[1])), most(magnitude(value[2]), magnitude(value[3])));
+        f32x8 size =
+            most(most(magnitude(value[0]), magnitude(value[1])), most(magnitude(value[2]), magnitude(value[3])));
         float d = most_of(size) / 127, inverse = steady_inverse(d);
         put_f16(out, d);
         for (int k = 0; k < 4; k++) { /* half away from zero: add almost a half with the value's sign, then cut */
@@ -80,9 +81,8 @@ INLINE void encode_signed(const float *x, size_t count, uint8_t *out, int half, 
         const int lost = inverse == 0 && d != 0;
         put_f16(out, d);
         for (int k = 0; k < 4; k++) {
-            i32x8 code = cut(value[k] * inverse + ((float)half + 0.5f));
-            i32x8 over = code > 2 * half - 1;
-            codes[k] = lost ? all_ints(0) : ((2 * half - 1) & over) | (code & ~over);
+            i32x8 code = cut(least(value[k] * inverse + ((float)half + 0.5f), all((float)(2 * half - 1))));
+            codes[k] = lost ? all_ints(0) : code;
         }
         to_bytes(codes, bytes);
         if (half == 16) put_fifths(out + 2, bytes);
@@ -107,9 +107,8 @@ INLINE void encode_range(const float *x, size_t count, uint8_t *out, int top, in
         put_f16(out, d);
         put_f16(out + 2, low);
         for (int k = 0; k < 4; k++) {
-            i32x8 code = cut((value[k] - low) * inverse + 0.5f);
-            i32x8 over = code > 15;
-            codes[k] = top == 15 ? (15 & over) | (code & ~over) : code; /* ggml does not clamp Q5_1 */
+            f32x8 scaled = (value[k] - low) * inverse + 0.5f;
+            codes[k] = cut(top == 15 ? least(scaled, all(15)) : scaled); /* ggml does not clamp Q5_1 */
         }
         to_bytes(codes, bytes);
         if (top == 31) put_fifths(out + 4, bytes);

@@ -11,7 +11,11 @@ struct run_of { /* up to 256 values; `each` says how many share a scale */
 };
 
 /* Eight codes at a time, as the bytes of a word */
-INLINE uint64_t eight(const uint8_t *from) { uint64_t word; memcpy(&word, from, sizeof word); return word; }
+INLINE uint64_t eight(const uint8_t *from) {
+    uint64_t word;
+    memcpy(&word, from, sizeof word);
+    return word;
+}
 INLINE void put_eight(int8_t *to, uint64_t word) { memcpy(to, &word, sizeof word); }
 #define EVERY(byte) ((byte) * 0x0101010101010101u)
 
@@ -23,7 +27,8 @@ INLINE void two_halves(const uint8_t *from, int8_t *code) { /* byte l: codes l a
 }
 INLINE void add_fifths(const uint8_t *from, int8_t *code) { /* bit l belongs to code l */
     for (int k = 0; k < 4; k++) {
-        const uint64_t own_bit = EVERY((uint64_t)from[k]) & 0x8040201008040201u, set = (own_bit + EVERY(127)) & EVERY(128);
+        const uint64_t own_bit = EVERY((uint64_t)from[k]) & 0x8040201008040201u,
+                       set = (own_bit + EVERY(127)) & EVERY(128);
         put_eight(code + 8 * k, eight((const uint8_t *)code + 8 * k) | set >> 3);
     }
 }
@@ -63,20 +68,22 @@ INLINE void spread(float *to, float d, uint64_t bytes, int less) {
 INLINE void no_minimum(struct run_of *run) { memset(run->minimum, 0, sizeof run->minimum); }
 
 /* 32 bytes at a time, as four words: a shift moves bits into the next byte, the mask takes them away */
-INLINE u64x4 words(const void *from) { u64x4 w; memcpy(&w, from, sizeof w); return w; }
+INLINE u64x4 words(const void *from) {
+    u64x4 w;
+    memcpy(&w, from, sizeof w);
+    return w;
+}
 INLINE void put_words(int8_t *to, u64x4 w) { memcpy(to, &w, sizeof w); }
 
-INLINE void open_quarters(const uint8_t *from, int8_t *code) { /* byte l: values l, l + 32, l + 64, l + 96 of a half */
-    for (int half = 0; half < 2; half++)
-        for (int quarter = 0; quarter < 4; quarter++)
-            put_words(code + 128 * half + 32 * quarter, words(from + 32 * half) >> (2 * quarter) & EVERY(3));
+INLINE u64x4 quarter_of(const uint8_t *from, int b) { /* values 32 b .. of 256: byte l of a half holds four of them */
+    return words(from + 32 * (b / 4)) >> (2 * (b % 4)) & EVERY(3);
 }
-INLINE void add_bits(const uint8_t *from, int8_t *code, int place) { /* bit b of byte l: value 32 b + l */
-    for (int b = 0; b < 8; b++) put_words(code + 32 * b, words(code + 32 * b) | (words(from) >> b & EVERY(1)) << place);
+INLINE u64x4 bit_of(u64x4 bytes, int b, int place) { /* bit b of each byte, moved to `place` */
+    return (b > place ? bytes >> (b - place) : bytes << (place - b)) & EVERY(1ull << place);
 }
 INLINE void open_q2_k(const uint8_t *block, struct run_of *run) {
     const float d = f16_at(block + 80), dmin = f16_at(block + 82);
-    open_quarters(block + 16, run->code);
+    for (int b = 0; b < 8; b++) put_words(run->code + 32 * b, quarter_of(block + 16, b));
     for (int s = 0; s < 16; s += 8) {
         spread(run->scale + s, d, eight(block + s) & EVERY(15), 0);
         spread(run->minimum + s, dmin, eight(block + s) >> 4 & EVERY(15), 0);
@@ -90,8 +97,8 @@ INLINE void open_q3_k(const uint8_t *block, struct run_of *run) {
     const uint64_t top = word | (uint64_t)word << 32; /* two bits of scale s in byte s mod 4, at 2 (s / 4) */
     const uint64_t first = (top & 0x03030303u) | (top >> 2 & 0x0303030300000000u);
     const uint64_t second = (top >> 4 & 0x03030303u) | (top >> 6 & 0x0303030300000000u);
-    open_quarters(block + 32, run->code);
-    add_bits(block, run->code, 2);
+    const u64x4 third = words(block);
+    for (int b = 0; b < 8; b++) put_words(run->code + 32 * b, quarter_of(block + 32, b) | bit_of(third, b, 2));
     spread(run->scale, d, (low & EVERY(15)) | first << 4, 32);
     spread(run->scale + 8, d, (low >> 4 & EVERY(15)) | second << 4, 32);
     no_minimum(run);
@@ -102,14 +109,13 @@ INLINE void open_q45_k(const uint8_t *block, struct run_of *run, int five) {
     memcpy(&a, block + 4, sizeof a);
     memcpy(&b, block + 8, sizeof b);
     memcpy(&c, block + 12, sizeof c);
-    const uint32_t scales = (c & 0x0f0f0f0f) | (a >> 6 & 0x03030303) << 4, minimums = (c >> 4 & 0x0f0f0f0f) | (b >> 6 & 0x03030303) << 4;
+    const uint32_t scales = (c & 0x0f0f0f0f) | (a >> 6 & 0x03030303) << 4,
+                   minimums = (c >> 4 & 0x0f0f0f0f) | (b >> 6 & 0x03030303) << 4;
     spread(run->scale, f16_at(block), (a & 0x3f3f3f3f) | (uint64_t)scales << 32, 0);
     spread(run->minimum, f16_at(block + 2), (b & 0x3f3f3f3f) | (uint64_t)minimums << 32, 0);
-    for (int j = 0; j < 4; j++) {
-        put_words(run->code + 64 * j, words(low + 32 * j) & EVERY(15));
-        put_words(run->code + 64 * j + 32, words(low + 32 * j) >> 4 & EVERY(15));
-    }
-    if (five) add_bits(block + 16, run->code, 4);
+    const u64x4 high = five ? words(block + 16) : (u64x4){0};
+    for (int b = 0; b < 8; b++)
+        put_words(run->code + 32 * b, (words(low + 32 * (b / 2)) >> (4 * (b % 2)) & EVERY(15)) | bit_of(high, b, 4));
 }
 INLINE void open_q4_k(const uint8_t *block, struct run_of *run) { open_q45_k(block, run, 0); }
 INLINE void open_q5_k(const uint8_t *block, struct run_of *run) { open_q45_k(block, run, 1); }
@@ -137,29 +143,29 @@ INLINE float fold(const f32x8 *sum) {
 }
 
 #define VALUES(l, each, half) (run.scale[(l) / each] * from_bytes(run.code + (l), half) - run.minimum[(l) / each])
-#define DECODER(name, values, each, half, size)                                                                         \
-    static void decode_##name(const uint8_t *block, size_t count, float *out) {                                         \
-        struct run_of run;                                                                                              \
-        for (; count; count -= values, block += size, out += values) {                                                  \
-            open_##name(block, &run);                                                                                   \
-            for (int l = 0; l < values; l += 8) store(out + l, VALUES(l, each, half));                                  \
-        }                                                                                                               \
-    }                                                                                                                   \
-    static void multiply_##name(const uint8_t *block, size_t rows, size_t columns, const float *x, float *out) {        \
-        struct run_of run;                                                                                              \
-        for (size_t row = 0; row < rows; row++) {                                                                       \
-            f32x8 a = all(0), b = a, c = a, d = a;                                                                      \
-            for (size_t i = 0; i < columns; i += values, block += size) {                                               \
-                open_##name(block, &run);                                                                               \
-                for (int l = 0; l < values; l += 32) {                                                                  \
-                    a += VALUES(l, each, half) * load(x + i + l);                                                       \
-                    b += VALUES(l + 8, each, half) * load(x + i + l + 8);                                               \
-                    c += VALUES(l + 16, each, half) * load(x + i + l + 16);                                             \
-                    d += VALUES(l + 24, each, half) * load(x + i + l + 24);                                             \
-                }                                                                                                       \
-            }                                                                                                           \
-            out[row] = fold((f32x8[]){a, b, c, d});                                                                     \
-        }                                                                                                               \
+#define DECODER(name, values, each, half, size)                                                                  \
+    static void decode_##name(const uint8_t *block, size_t count, float *out) {                                  \
+        struct run_of run;                                                                                       \
+        for (; count; count -= values, block += size, out += values) {                                           \
+            open_##name(block, &run);                                                                            \
+            for (int l = 0; l < values; l += 8) store(out + l, VALUES(l, each, half));                           \
+        }                                                                                                        \
+    }                                                                                                            \
+    static void multiply_##name(const uint8_t *block, size_t rows, size_t columns, const float *x, float *out) { \
+        struct run_of run;                                                                                       \
+        for (size_t row = 0; row < rows; row++) {                                                                \
+            f32x8 a = all(0), b = a, c = a, d = a;                                                               \
+            for (size_t i = 0; i < columns; i += values, block += size) {                                        \
+                open_##name(block, &run);                                                                        \
+                for (int l = 0; l < values; l += 32) {                                                           \
+                    a += VALUES(l, each, half) * load(x + i + l);                                                \
+                    b += VALUES(l + 8, each, half) * load(x + i + l + 8);                                        \
+                    c += VALUES(l + 16, each, half) * load(x + i + l + 16);                                      \
+                    d += VALUES(l + 24, each, half) * load(x + i + l + 24);                                      \
+                }                                                                                                \
+            }                                                                                                    \
+            out[row] = fold((f32x8[]){a, b, c, d});                                                              \
+        }                                                                                                        \
     }
 DECODER(q8_0, 32, 32, 0, 34)
 DECODER(q4_0, 32, 32, 8, 18)

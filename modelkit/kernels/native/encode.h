@@ -13,7 +13,7 @@ static const struct trial WEIGHTED_2 = {3, -0.9f, 0.05f, 36}, WEIGHTED_4 = {15, 
                           WEIGHTED_5 = {31, -0.9f, 0.05f, 36};
 
 /* importance * sqrt(factor * mean square of the super-block + x^2) */
-INLINE void weigh_super(const float *x, const float *importance, float factor, float *w) {
+static NOINLINE void weigh_super(const float *x, const float *importance, float factor, float *w) {
     float squares = 0;
     for (int i = 0; i < SUPER; i++) squares += x[i] * x[i];
     const float spread = factor * squares / SUPER;
@@ -23,18 +23,24 @@ INLINE void weigh_super(const float *x, const float *importance, float factor, f
 /* Sums of the weights of each sub-block of `n` values, in order */
 INLINE void sum_weights(const column *w, int n, float *sums) {
     column sum;
-    EACH sum[h] = all(0);
-    for (int l = 0; l < n; l++) EACH sum[h] += w[l][h];
-    EACH store(sums + 8 * h, sum[h]);
+    EACH
+        sum[h] = all(0);
+    for (int l = 0; l < n; l++)
+        EACH
+            sum[h] += w[l][h];
+    EACH
+        store(sums + 8 * h, sum[h]);
 }
 
 /* The codes that rounded scales ask for; where a scale became 0, those of the search */
-INLINE void line_codes(const float *x, int n, float scale, float minimum, const struct line *fit, int s, int top, uint8_t *codes) {
+INLINE void line_codes(const float *x, int n, float scale, float minimum, const struct line *fit, int s, int top,
+                       uint8_t *codes) {
     if (scale != 0)
         for (int l = 0; l < n; l++) codes[l] = (uint8_t)clamp(nearest((x[l] + minimum) / scale), 0, top);
     else
         for (int l = 0; l < n; l++)
-            codes[l] = (uint8_t)(fit->inverse[s] == 0 ? 0 : clamp(nearest(fit->inverse[s] * (x[l] - fit->origin[s])), 0, top));
+            codes[l] =
+                (uint8_t)(fit->inverse[s] == 0 ? 0 : clamp(nearest(fit->inverse[s] * (x[l] - fit->origin[s])), 0, top));
 }
 INLINE void signed_codes(const float *x, int n, float inverse, int half, uint8_t *codes) { /* those of the search */
     for (int l = 0; l < n; l++)
@@ -57,11 +63,13 @@ INLINE float units(const float *values, int n, int top, uint8_t *codes) {
 INLINE void put_quarters(uint8_t *to, const uint8_t *codes) {
     for (int half = 0; half < 2; half++, to += 32, codes += 128)
         for (int l = 0; l < 32; l++)
-            to[l] = (uint8_t)((codes[l] & 3) | (codes[l + 32] & 3) << 2 | (codes[l + 64] & 3) << 4 | (codes[l + 96] & 3) << 6);
+            to[l] = (uint8_t)((codes[l] & 3) | (codes[l + 32] & 3) << 2 | (codes[l + 64] & 3) << 4 |
+                              (codes[l + 96] & 3) << 6);
 }
 
 /* Q4_K and Q5_K, one super-block: scales, minimums and codes from the fit of its eight sub-blocks, `first` .. */
-INLINE void put_q45_k(const float *x, const struct line *fit, int first, const float *sums, int top, uint8_t *out) {
+static NOINLINE void put_q45_k(const float *x, const struct line *fit, int first, const float *sums, int top,
+                               uint8_t *out) {
     uint8_t scales[8], minimums[8], codes[SUPER];
     float d, dmin;
     if (sums) {
@@ -94,10 +102,12 @@ INLINE void put_q45_k(const float *x, const struct line *fit, int first, const f
             high[l] = (uint8_t)bits;
         }
     for (int j = 0; j < 4; j++)
-        for (int l = 0; l < 32; l++) low[32 * j + l] = (uint8_t)((codes[64 * j + l] & 15) | codes[64 * j + 32 + l] << 4);
+        for (int l = 0; l < 32; l++)
+            low[32 * j + l] = (uint8_t)((codes[64 * j + l] & 15) | codes[64 * j + 32 + l] << 4);
 }
 
-INLINE void encode_q45_k(const float *values, size_t count, const float *importance, size_t columns, uint8_t *out, int top) {
+INLINE void encode_q45_k(const float *values, size_t count, const float *importance, size_t columns, uint8_t *out,
+                         int top) {
     const size_t size = top == 31 ? 176 : 144;
     const struct trial plain = top == 31 ? (struct trial){31, -0.5f, 0.1f, 15} : (struct trial){15, -1.0f, 0.1f, 20};
     for (size_t i = 0; i < count; i += 2 * SUPER) { /* two super-blocks are sixteen sub-blocks of 32 */
@@ -114,12 +124,18 @@ INLINE void encode_q45_k(const float *values, size_t count, const float *importa
             sum_weights(w, 32, sums);
         } else { /* root mean square of the sub-block, plus |x| */
             column squares;
-            EACH squares[h] = all(0);
-            for (int l = 0; l < 32; l++) EACH squares[h] += x[l][h] * x[l][h];
-            EACH squares[h] = root(squares[h] / 32);
-            for (int l = 0; l < 32; l++) EACH w[l][h] = squares[h] + magnitude(x[l][h]);
+            EACH
+                squares[h] = all(0);
+            for (int l = 0; l < 32; l++)
+                EACH
+                    squares[h] += x[l][h] * x[l][h];
+            EACH
+                squares[h] = root(squares[h] / 32);
+            for (int l = 0; l < 32; l++)
+                EACH
+                    w[l][h] = squares[h] + magnitude(x[l][h]);
         }
-        scale_and_minimum(x, w, 32, importance ? (top == 31 ? WEIGHTED_5 : WEIGHTED_4) : plain, 0, &fit);
+        line_of_32(x, w, importance ? (top == 31 ? WEIGHTED_5 : WEIGHTED_4) : plain, &fit);
         for (int b = 0; b < blocks; b++, out += size)
             put_q45_k(run + SUPER * b, &fit, 8 * b, importance ? sums + 8 * b : NULL, top, out);
     }
@@ -142,12 +158,14 @@ static void encode_q2_k(const float *values, size_t count, const float *importan
             weigh_super(values, importance + i % columns, 1, weights);
             turn(weights, 16, w);
             sum_weights(w, 16, sums);
-            scale_and_minimum(x, w, 16, WEIGHTED_2, 0, &fit);
+            line_of_16(x, w, WEIGHTED_2, &fit);
             d = positive_scale(fit.scale, sums, TOGETHER, 15, scales);
             dmin = positive_scale(fit.minimum, sums, TOGETHER, 15, minimums);
         } else {
-            for (int l = 0; l < 16; l++) EACH w[l][h] = magnitude(x[l][h]);
-            scale_and_minimum(x, w, 16, (struct trial){3, -0.5f, 0.1f, 15}, 1, &fit);
+            for (int l = 0; l < 16; l++)
+                EACH
+                    w[l][h] = magnitude(x[l][h]);
+            absolute_line_of_16(x, w, (struct trial){3, -0.5f, 0.1f, 15}, &fit);
             d = units(fit.scale, TOGETHER, 15, scales);
             dmin = units(fit.minimum, TOGETHER, 15, minimums);
         }
@@ -157,7 +175,8 @@ static void encode_q2_k(const float *values, size_t count, const float *importan
         d = f16_at(out + 80);
         dmin = f16_at(out + 82);
         for (int s = 0; s < TOGETHER; s++)
-            line_codes(values + 16 * s, 16, d * (float)(out[s] & 15), dmin * (float)(out[s] >> 4), &fit, s, 3, codes + 16 * s);
+            line_codes(values + 16 * s, 16, d * (float)(out[s] & 15), dmin * (float)(out[s] >> 4), &fit, s, 3,
+                       codes + 16 * s);
         put_quarters(out + 16, codes);
     }
 }
@@ -175,13 +194,13 @@ static void encode_q3_k(const float *values, size_t count, const float *importan
             weigh_super(values, importance + i % columns, 2, weights);
             turn(weights, 16, w);
             sum_weights(w, 16, sums);
-            signed_scale(x, w, 16, 4, &fit);
+            signed_of_16(x, w, 4, &fit);
             for (int s = 0; s < TOGETHER; s++) {
                 signed_codes(values + 16 * s, 16, fit.inverse[s], 4, codes + 16 * s);
                 of_scales[s][0][0] = fit.scale[s]; /* one lane of another search: the scale of the scales */
                 of_sums[s][0][0] = sums[s];
             }
-            signed_scale(of_scales, of_sums, 16, 32, &unit);
+            signed_of_16(of_scales, of_sums, 32, &unit);
             signed_codes(fit.scale, TOGETHER, unit.inverse[0], 32, scales);
             d = unit.scale[0];
         } else {
@@ -195,7 +214,8 @@ static void encode_q3_k(const float *values, size_t count, const float *importan
             }
             if (largest != 0) {
                 const float inverse = -32.0f / largest;
-                for (int s = 0; s < TOGETHER; s++) scales[s] = (uint8_t)(clamp(nearest(inverse * scale[s]), -32, 31) + 32);
+                for (int s = 0; s < TOGETHER; s++)
+                    scales[s] = (uint8_t)(clamp(nearest(inverse * scale[s]), -32, 31) + 32);
                 d = 1 / inverse;
             }
         }
@@ -213,7 +233,8 @@ static void encode_q3_k(const float *values, size_t count, const float *importan
         put_quarters(out + 32, codes);
         for (int s = 0; s < 8; s++) out[96 + s] = (uint8_t)((scales[s] & 15) | (scales[s + 8] & 15) << 4);
         for (int s = 0; s < 4; s++)
-            out[104 + s] = (uint8_t)(scales[s] >> 4 | (scales[s + 4] >> 4) << 2 | (scales[s + 8] >> 4) << 4 | (scales[s + 12] >> 4) << 6);
+            out[104 + s] = (uint8_t)(scales[s] >> 4 | (scales[s + 4] >> 4) << 2 | (scales[s + 8] >> 4) << 4 |
+                                     (scales[s + 12] >> 4) << 6);
     }
 }
 
@@ -227,8 +248,10 @@ static void encode_q6_k(const float *values, size_t count, const float *importan
         turn(values, 16, x);
         if (importance) turn(importance + i % columns, 16, w);
         else
-            for (int l = 0; l < 16; l++) EACH w[l][h] = x[l][h] * x[l][h];
-        signed_scale(x, w, 16, 32, &fit);
+            for (int l = 0; l < 16; l++)
+                EACH
+                    w[l][h] = x[l][h] * x[l][h];
+        signed_of_16(x, w, 32, &fit);
         for (int s = 0; s < TOGETHER; s++) {
             largest = fabsf(fit.scale[s]) > size ? fit.scale[s] : largest;
             size = fabsf(fit.scale[s]) > size ? fabsf(fit.scale[s]) : size;
@@ -250,14 +273,15 @@ static void encode_q6_k(const float *values, size_t count, const float *importan
             for (int l = 0; l < 32; l++) {
                 low[l] = (uint8_t)((code[l] & 15) | code[l + 64] << 4);
                 low[l + 32] = (uint8_t)((code[l + 32] & 15) | code[l + 96] << 4);
-                high[l] = (uint8_t)(code[l] >> 4 | (code[l + 32] >> 4) << 2 | (code[l + 64] >> 4) << 4 | (code[l + 96] >> 4) << 6);
+                high[l] = (uint8_t)(code[l] >> 4 | (code[l + 32] >> 4) << 2 | (code[l + 64] >> 4) << 4 |
+                                    (code[l + 96] >> 4) << 6);
             }
     }
 }
 
 /* The classic types with importance: sixteen blocks of a row at a time. The spread is that of the whole row. */
-INLINE void encode_weighted(const float *values, size_t count, const float *importance, size_t columns, uint8_t *out,
-                            int half, int top, size_t size) {
+static NOINLINE void encode_weighted(const float *values, size_t count, const float *importance, size_t columns,
+                                     uint8_t *out, int half, int top, size_t size) {
     for (size_t row = 0; row < count; row += columns, values += columns) {
         float squares = 0;
         for (size_t i = 0; i < columns; i++) squares += values[i] * values[i];
@@ -273,8 +297,8 @@ INLINE void encode_weighted(const float *values, size_t count, const float *impo
                 store(weights + l, load(importance + i + l) * root(spread + load(run + l) * load(run + l)));
             turn(run, 32, x);
             turn(weights, 32, w);
-            if (half) signed_scale(x, w, 32, half, &through_zero);
-            else scale_and_minimum(x, w, 32, top == 31 ? WEIGHTED_5 : WEIGHTED_4, 0, &fit);
+            if (half) signed_of_32(x, w, half, &through_zero);
+            else line_of_32(x, w, top == 31 ? WEIGHTED_5 : WEIGHTED_4, &fit);
             for (size_t s = 0; s < rest / 32; s++, out += size) {
                 uint8_t codes[32];
                 if (half) signed_codes(run + 32 * s, 32, through_zero.inverse[s], half, codes);
@@ -288,10 +312,10 @@ INLINE void encode_weighted(const float *values, size_t count, const float *impo
         }
     }
 }
-#define CLASSIC(name, half, top, size)                                                                                  \
-    static void encode_##name(const float *x, size_t n, const float *importance, size_t columns, uint8_t *out) {        \
-        if (importance) encode_weighted(x, n, importance, columns, out, half, top, size);                               \
-        else plain_##name(x, n, out);                                                                                   \
+#define CLASSIC(name, half, top, size)                                                                           \
+    static void encode_##name(const float *x, size_t n, const float *importance, size_t columns, uint8_t *out) { \
+        if (importance) encode_weighted(x, n, importance, columns, out, half, top, size);                        \
+        else plain_##name(x, n, out);                                                                            \
     }
 CLASSIC(q4_0, 8, 0, 18)
 CLASSIC(q4_1, 0, 15, 20)

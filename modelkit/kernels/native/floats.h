@@ -9,9 +9,21 @@
 
 #include "lanes.h"
 
-INLINE uint32_t bits_of(float x) { uint32_t u; memcpy(&u, &x, sizeof u); return u; }
-INLINE float float_of(uint32_t u) { float x; memcpy(&x, &u, sizeof x); return x; }
-INLINE uint16_t read16(const void *from) { uint16_t u; memcpy(&u, from, sizeof u); return u; }
+INLINE uint32_t bits_of(float x) {
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+INLINE float float_of(uint32_t u) {
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+INLINE uint16_t read16(const void *from) {
+    uint16_t u;
+    memcpy(&u, from, sizeof u);
+    return u;
+}
 INLINE void write16(void *to, uint16_t u) { memcpy(to, &u, sizeof u); }
 
 INLINE float widen_bits(uint32_t small, int exponent, int mantissa, uint32_t infinity, uint32_t canonical_nan) {
@@ -24,7 +36,8 @@ INLINE float widen_bits(uint32_t small, int exponent, int mantissa, uint32_t inf
 }
 
 /* From `first_too_large` on, the bits of an f32, a value becomes `infinity`; a NaN becomes `nan`. */
-INLINE uint32_t narrow_bits(float x, int exponent, int mantissa, uint32_t first_too_large, uint32_t infinity, uint32_t nan) {
+INLINE uint32_t narrow_bits(float x, int exponent, int mantissa, uint32_t first_too_large, uint32_t infinity,
+                            uint32_t nan) {
     const int bias = (1 << (exponent - 1)) - 1, drop = 23 - mantissa;
     const uint32_t u = bits_of(x), size = u & 0x7fffffff;
     const uint32_t smallest_normal = (uint32_t)(128 - bias) << 23, unit = (uint32_t)(151 - bias - mantissa) << 23;
@@ -36,7 +49,10 @@ INLINE uint32_t narrow_bits(float x, int exponent, int mantissa, uint32_t first_
 }
 
 /* numpy keeps of a NaN what fits into an f16; ml_dtypes makes every NaN the same one. So does this. */
-INLINE uint32_t nan_of_f16(float x) { uint32_t kept = bits_of(x) >> 13 & 0x3ff; return 0x7c00 | (kept ? kept : 1); }
+INLINE uint32_t nan_of_f16(float x) {
+    uint32_t kept = bits_of(x) >> 13 & 0x3ff;
+    return 0x7c00 | (kept ? kept : 1);
+}
 
 INLINE float from_f16(uint16_t h) { return widen_bits(h, 5, 10, 0x7c00, ~0u); }
 INLINE float from_f8_e5m2(uint8_t h) { return widen_bits(h, 5, 2, 0x7c, 0x7d); }

@@ -25,9 +25,10 @@ struct kernels {
     float (*scan)(const float *x, size_t count, size_t *first);
     void (*difference)(const float *was, const float *now, size_t count, double *out);
     void (*extremes)(const float *x, size_t groups, size_t group, float *low, float *high);
-    void (*group_codes)(const float *x, size_t groups, size_t group, const float *scales, const int8_t *zeros, int lowest,
-                        int highest, int8_t *out);
-    void (*group_values)(const int8_t *codes, size_t groups, size_t group, const float *scales, const int8_t *zeros, float *out);
+    void (*group_codes)(const float *x, size_t groups, size_t group, const float *scales, const int8_t *zeros,
+                        int lowest, int highest, int8_t *out);
+    void (*group_values)(const int8_t *codes, size_t groups, size_t group, const float *scales, const int8_t *zeros,
+                         float *out);
     void (*multiply_groups)(const int8_t *codes, size_t rows, size_t columns, size_t group, const float *scales,
                             const int8_t *zeros, const float *x, float *out);
     void (*pack4)(const uint8_t *codes, size_t pairs, uint8_t *out);

@@ -1,8 +1,8 @@
 /* Eight floats side by side, on the vector types of GCC and Clang.
 
-   Arithmetic and comparisons on them are written with operators; a comparison gives -1 or 0 in each lane.
-   Only what has no operator is spelled for an instruction set, with a portable twin that does the same to the
-   bit: least and most return their second operand where either is NaN, as SSE does. */
+   Arithmetic is written with operators. Only what has none, or what the compilers take apart lane by lane on machines
+   whose vectors are shorter, is spelled out; the twins do the same to the bit. A comparison gives -1 or 0 in each
+   lane, 0 for NaN; least and most return their second operand where either is NaN, as SSE does. */
 #ifndef MODELKIT_LANES_H
 #define MODELKIT_LANES_H
 
@@ -19,18 +19,23 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
 
 typedef float f32x8 __attribute__((vector_size(32)));
 typedef int32_t i32x8 __attribute__((vector_size(32)));
 typedef uint64_t u64x4 __attribute__((vector_size(32)));
 typedef double f64x4 __attribute__((vector_size(32)));
 typedef int8_t i8x8 __attribute__((vector_size(8)));
-typedef uint16_t u16x8 __attribute__((vector_size(16)));
 typedef float f32x4 __attribute__((vector_size(16)));
+typedef int32_t i32x4 __attribute__((vector_size(16)));
 
 INLINE f32x8 all(float x) { return (f32x8){x, x, x, x, x, x, x, x}; }
 INLINE i32x8 all_ints(int32_t x) { return (i32x8){x, x, x, x, x, x, x, x}; }
-INLINE f32x8 load(const float *from) { f32x8 x; memcpy(&x, from, sizeof x); return x; }
+INLINE f32x8 load(const float *from) {
+    f32x8 x;
+    memcpy(&x, from, sizeof x);
+    return x;
+}
 INLINE void store(float *to, f32x8 x) { memcpy(to, &x, sizeof x); }
 INLINE f32x8 magnitude(f32x8 x) { return (f32x8)((i32x8)x & all_ints(0x7fffffff)); }
 INLINE f32x8 floats(i32x8 x) { return __builtin_convertvector(x, f32x8); }
@@ -39,31 +44,38 @@ INLINE i32x8 cut(f32x8 x) { return __builtin_convertvector(x, i32x8); } /* towar
 #if defined(BUILD_AVX2)
 INLINE f32x8 least(f32x8 a, f32x8 b) { return (f32x8)_mm256_min_ps((__m256)a, (__m256)b); }
 INLINE f32x8 most(f32x8 a, f32x8 b) { return (f32x8)_mm256_max_ps((__m256)a, (__m256)b); }
-INLINE f32x8 choose(i32x8 mask, f32x8 a, f32x8 b) { return (f32x8)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)mask); }
+INLINE f32x8 choose(i32x8 mask, f32x8 a, f32x8 b) {
+    return (f32x8)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)mask);
+}
 INLINE f32x8 root(f32x8 x) { return (f32x8)_mm256_sqrt_ps((__m256)x); }
+INLINE i32x8 below(f32x8 a, f32x8 b) { return a < b; }
+INLINE i32x8 equal(f32x8 a, f32x8 b) { return a == b; }
 INLINE int any(i32x8 mask) { return _mm256_movemask_ps((__m256)mask) != 0; }
 INLINE f32x8 from_bytes(const int8_t *from, int less) {
     return floats((i32x8)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)from)) - less);
 }
 #else
 INLINE f32x8 choose(i32x8 mask, f32x8 a, f32x8 b) { return (f32x8)(((i32x8)a & mask) | ((i32x8)b & ~mask)); }
+#define IN_HALVES(result, name, operation)                                            \
+    INLINE result name(f32x8 a, f32x8 b) {                                            \
+        f32x4 x[2], y[2];                                                             \
+        result both;                                                                  \
+        memcpy(x, &a, sizeof x), memcpy(y, &b, sizeof y);                             \
+        for (int k = 0; k < 2; k++) memcpy((char *)&both + 16 * k, &(operation), 16); \
+        return both;                                                                  \
+    }
+#define HALF(type, expression) (type[]){expression}[0]
+IN_HALVES(i32x8, below, HALF(i32x4, x[k] < y[k]))
+IN_HALVES(i32x8, equal, HALF(i32x4, x[k] == y[k]))
 #if defined(__SSE2__)
 #include <emmintrin.h>
-#define IN_HALVES(name, operation)                                                                                      \
-    INLINE f32x8 name(f32x8 a, f32x8 b) {                                                                               \
-        __m128 x[2], y[2];                                                                                              \
-        memcpy(x, &a, sizeof x), memcpy(y, &b, sizeof y);                                                               \
-        for (int k = 0; k < 2; k++) x[k] = operation;                                                                   \
-        memcpy(&a, x, sizeof a);                                                                                        \
-        return a;                                                                                                       \
-    }
-IN_HALVES(least, _mm_min_ps(x[k], y[k]))
-IN_HALVES(most, _mm_max_ps(x[k], y[k]))
-IN_HALVES(root_of_first, _mm_sqrt_ps(x[k]))
+IN_HALVES(f32x8, least, HALF(f32x4, (f32x4)_mm_min_ps((__m128)x[k], (__m128)y[k])))
+IN_HALVES(f32x8, most, HALF(f32x4, (f32x4)_mm_max_ps((__m128)x[k], (__m128)y[k])))
+IN_HALVES(f32x8, root_of_first, HALF(f32x4, (f32x4)_mm_sqrt_ps((__m128)x[k])))
 INLINE f32x8 root(f32x8 x) { return root_of_first(x, x); }
 #else
-INLINE f32x8 least(f32x8 a, f32x8 b) { return choose(a < b, a, b); }
-INLINE f32x8 most(f32x8 a, f32x8 b) { return choose(a > b, a, b); }
+INLINE f32x8 least(f32x8 a, f32x8 b) { return choose(below(a, b), a, b); }
+INLINE f32x8 most(f32x8 a, f32x8 b) { return choose(below(b, a), a, b); }
 INLINE f32x8 root(f32x8 x) {
     for (int k = 0; k < 8; k++) x[k] = sqrtf(x[k]);
     return x;
@@ -120,7 +132,9 @@ INLINE int32_t nearest(float x) {
 }
 INLINE i32x8 nearest_each(f32x8 x) { return ((i32x8)(x + MAGIC) & all_ints(0x7fffff)) - all_ints(0x400000); }
 #if defined(BUILD_AVX2)
-INLINE f32x8 nearest_small(f32x8 x) { return (f32x8)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+INLINE f32x8 nearest_small(f32x8 x) {
+    return (f32x8)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 #else
 INLINE f32x8 nearest_small(f32x8 x) { return (x + MAGIC) - MAGIC; } /* the same as a float, below 2^22 */
 #endif

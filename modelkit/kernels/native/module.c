@@ -22,7 +22,8 @@ static void release(struct buffers *held) {
 /* The memory of an argument, of items of `item` bytes; NULL and an exception if it does not fit */
 static void *hold(struct buffers *held, PyObject *object, int writable, size_t item, size_t *items) {
     Py_buffer *view = &held->view[held->count];
-    if (PyObject_GetBuffer(object, view, writable ? PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE : PyBUF_C_CONTIGUOUS)) return NULL;
+    if (PyObject_GetBuffer(object, view, writable ? PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE : PyBUF_C_CONTIGUOUS))
+        return NULL;
     held->count++;
     if ((size_t)view->len % item || (uintptr_t)view->buf % item) {
         PyErr_Format(PyExc_ValueError, "argument %d: whole, aligned items of %zu bytes expected", held->count, item);
@@ -52,10 +53,12 @@ static const struct float_kernel *float_named(const char *name) {
 }
 
 /* The arguments of a call: a format for PyArg_ParseTuple, then where they go */
-#define PARSE(...) \
+#define PARSE(...)                      \
     struct buffers held = {.count = 0}; \
     if (!PyArg_ParseTuple(arguments, __VA_ARGS__)) return NULL
-#define RUN(call) Py_BEGIN_ALLOW_THREADS call; Py_END_ALLOW_THREADS release(&held)
+#define RUN(call)                \
+    Py_BEGIN_ALLOW_THREADS call; \
+    Py_END_ALLOW_THREADS release(&held)
 
 static PyObject *encode(PyObject *self, PyObject *arguments) {
     const char *name;
@@ -67,8 +70,10 @@ static PyObject *encode(PyObject *self, PyObject *arguments) {
     const float *x = hold(&held, values, 0, sizeof *x, &count), *weights = NULL;
     if (x && importance != Py_None && !(weights = hold(&held, importance, 0, sizeof *weights, &columns))) x = NULL;
     uint8_t *to = x ? hold(&held, out, 1, 1, &size) : NULL;
-    if (!to || count % block->values || size != count / block->values * block->size) return refused(&held, "sizes do not fit");
-    if (weights && (!columns || columns % block->values || count % columns)) return refused(&held, "whole rows expected");
+    if (!to || count % block->values || size != count / block->values * block->size)
+        return refused(&held, "sizes do not fit");
+    if (weights && (!columns || columns % block->values || count % columns))
+        return refused(&held, "whole rows expected");
     RUN(block->encode(x, count, weights, columns, to));
     Py_RETURN_NONE;
 }
@@ -82,7 +87,8 @@ static PyObject *decode(PyObject *self, PyObject *arguments) {
     if (!block) return NULL;
     const uint8_t *from = hold(&held, blocks, 0, 1, &size);
     float *to = from ? hold(&held, out, 1, sizeof *to, &count) : NULL;
-    if (!to || size % block->size || count != size / block->size * block->values) return refused(&held, "sizes do not fit");
+    if (!to || size % block->size || count != size / block->size * block->values)
+        return refused(&held, "sizes do not fit");
     RUN(block->decode(from, count, to));
     Py_RETURN_NONE;
 }
@@ -161,7 +167,8 @@ static PyObject *extremes(PyObject *self, PyObject *arguments) {
     const float *x = hold(&held, values, 0, sizeof *x, &count);
     float *low = x ? hold(&held, lows, 1, sizeof *low, &groups) : NULL;
     float *high = low ? hold(&held, highs, 1, sizeof *high, &others) : NULL;
-    if (!high || groups != others || (groups ? count % groups || !count : count)) return refused(&held, "sizes do not fit");
+    if (!high || groups != others || (groups ? count % groups || !count : count))
+        return refused(&held, "sizes do not fit");
     RUN(chosen->extremes(x, groups, groups ? count / groups : 0, low, high));
     Py_RETURN_NONE;
 }
@@ -272,8 +279,15 @@ static PyMethodDef methods[] = {
     {"use", use, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_native", "Kernels in C; see modelkit/kernels/__init__.py.", -1, methods,
-                                    NULL, NULL, NULL, NULL};
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT,
+                                    "_native",
+                                    "Kernels in C; see modelkit/kernels/__init__.py.",
+                                    -1,
+                                    methods,
+                                    NULL,
+                                    NULL,
+                                    NULL,
+                                    NULL};
 
 PyMODINIT_FUNC PyInit__native(void) {
     chosen = build_named(NULL);

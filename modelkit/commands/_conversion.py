@@ -33,6 +33,8 @@ def _body(source: str, destination: str, to: str | None, options: Mapping[str, A
         allow_requantize=options["allow_requantize"],
         workers=options["workers"],
         memory=operation.parse_size(options["memory"]),
+        recipe=options["recipe"],
+        keep=options.get("keep", ()),
     )
     prepared = import_module(f"modelkit.operations.{prepares}").prepare(request)
     if not options["quiet"]:

@@ -29,7 +29,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to convert, into what, and how. `to` is what the user types after --to (None = keep encodings)."""
+    """What to convert, into what, and how. `to` is what the user types after --to (None = keep encodings).
+
+    Or `recipe` names a TOML file. `keep` has PATTERN=NAME: encodings of what a pattern finds, whatever else holds.
+    """
 
     source: str
     destination: str
@@ -40,6 +43,8 @@ class Request:
     allow_requantize: bool = False
     workers: int | None = None
     memory: int = MEMORY
+    recipe: str | None = None
+    keep: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,7 @@ def prepare(request: Request) -> Prepared:
     if request.memory < 1 or (request.workers is not None and request.workers < 1):
         raise BadRequest("memory and workers are numbers from 1 on")
     target = destination_format(request.destination)
-    choice = parse(request.to)
+    choice = parse(request.to, request.recipe, request.keep)
     opened = open_model(request.source)
     sources = fingerprints(opened)
     known = understand(opened, needed=opened.format.dialect != target.dialect)
@@ -76,6 +81,8 @@ def prepare(request: Request) -> Prepared:
     destination = Destination(request.destination)
     _refuse_empty(opened, made)
     facts = metadata(opened, known, target, made, request.tokenizer)
+    if choice.recipe is not None and choice.recipe.file_type is not None and target.dialect == "gguf":
+        facts["general.file_type"] = choice.recipe.file_type
     tensors = (*(way.target for way in made.ways), *constant_tensors(made))
     assert target.layout is not None  # noqa: S101 - destination_format gives writable formats only
     layout = _with_constants(target.layout(Model(tensors, {}, facts), destination.name), made)

@@ -14,7 +14,7 @@ from modelkit.errors import BrokenFile, Refused, Unsupported
 from modelkit.formats import Format
 from modelkit.operations.opening import Opened
 from modelkit.plan import Assignment
-from modelkit.recipes import Choice
+from modelkit.recipes import Choice, Facts, from_gguf_keys
 from modelkit.steps import Step
 from modelkit.tensors import Encoding, Tensor
 
@@ -89,20 +89,21 @@ def _with_tensors(config: Config, opened: Opened, architecture: Architecture) ->
 def design(opened: Opened, known: Understanding, target: Format, choice: Choice) -> Design:
     """Decide each tensor's target. Raises Unsupported or BrokenFile where a name or a shape does not fit."""
     made = Design()
-    choose = choice.chooser(target, opened.model.tensors, _widened(known))
     source, dialect = opened.format.dialect, target.dialect
     translated = known.architecture is not None and source != dialect
     if translated and known.architecture is not None and dialect not in known.architecture.dialects:
         message = f"unsupported architecture {known.architecture.name}: it has no form in {target.title}"
         raise Unsupported(message, f"it has one in: {', '.join(sorted(known.architecture.dialects))}")
+    ways: list[tuple[Tensor, str, tuple[Step, ...]]] = []
     for tensor in opened.model.tensors:
-        name, steps = tensor.name, tuple[Step, ...]()
-        if translated:
-            found = _translated(tensor, known, source, dialect, made)
-            if found is None:
-                continue
-            name, steps = found
-        chosen = choose(tensor)
+        found = _translated(tensor, known, source, dialect, made) if translated else (tensor.name, ())
+        if found is not None:
+            ways.append((tensor, *found))
+    choose = choice.chooser(
+        target, [(name, tensor) for tensor, name, _ in ways], _widened(known), _for_recipes(known, dialect)
+    )
+    for tensor, name, steps in ways:
+        chosen = choose(name, tensor)
         encoding = _group_that_divides(chosen.encoding, known.config, made)
         if encoding.name.startswith("f8_") and known.architecture is not None and len(tensor.shape) < 2:
             encoding = tensor.encoding  # norms of a known family keep their precision
@@ -192,6 +193,16 @@ def _name_unknown(made: Design, opened: Opened, known: Understanding, dialect: s
         made.notes.append(f"{called}: names are carried and no engine will load this GGUF")
     else:
         made.notes.append(f"{called}: names are carried as they are")
+
+
+def _for_recipes(known: Understanding, dialect: str) -> Facts:
+    """What recipes ask about the model, in the words of GGUF; nothing where other names are written."""
+    if dialect != "gguf":
+        return Facts()
+    if known.architecture is None or known.config is None:
+        return from_gguf_keys(known.facts)
+    keys = known.facts if "general.architecture" in known.facts else None
+    return from_gguf_keys(keys or known.architecture.dialects["gguf"].write(known.config))
 
 
 def _widened(known: Understanding) -> Encoding | None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from modelkit.tensors import F32, Array
 
 SYNC_SECONDS = 2.0  # work that a crash may cost
+SLAB = 1 << 18  # values compared at once where they were shifted
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from modelkit.recipes._recipe import from_shelf, names
 pytest.importorskip("gguf")
 GGML = ROOT / "fixtures" / "ggml"
 sys.path.insert(0, str(GGML))
+import mix_models  # noqa: E402
 import stories as golden_stories  # noqa: E402
-import tiny_models  # noqa: E402
 
 TYPES = json.loads((GGML / "types.json").read_text())
 
@@ -35,12 +35,12 @@ def chosen(prepared: Prepared) -> dict[str, str]:
 
 @pytest.mark.parametrize("model", TYPES)
 def test_every_tensor_gets_the_type_that_llama_quantize_gives_it(model: str, tmp_path: Path) -> None:
-    tiny_models.write(model, tmp_path / "in.gguf")
+    mix_models.write(model, tmp_path / "in.gguf")
     for recipe, wanted in TYPES[model].items():
-        assert tiny_models.folded(chosen(plan(tmp_path / "in.gguf", recipe))) == wanted, recipe
+        assert mix_models.folded(chosen(plan(tmp_path / "in.gguf", recipe))) == wanted, recipe
 
 
-@pytest.mark.parametrize("recipe", tiny_models.RECIPES)
+@pytest.mark.parametrize("recipe", mix_models.RECIPES)
 def test_the_embedded_model_becomes_the_bytes_of_llama_quantize(recipe: str, stories: Path, tmp_path: Path) -> None:
     wanted = json.loads((GGML / "stories.json").read_text())
     convert(Request(str(stories), str(tmp_path / "in.gguf"), "f16"))
@@ -56,7 +56,7 @@ def test_a_folder_gets_the_types_that_its_gguf_gets(stories: Path, tmp_path: Pat
 
 
 def test_the_shelf_has_the_names_of_llama_quantize() -> None:
-    assert set(names()) == set(tiny_models.RECIPES)
+    assert set(names()) == set(mix_models.RECIPES)
     assert from_shelf("q4_k").rules == from_shelf("q4_k_m").rules
     assert all(from_shelf(name).about for name in names())
     assert parse("Q4_K_M").recipe == from_shelf("q4_k_m")

@@ -32,6 +32,7 @@ def _body(source: str, destination: str, to: str | None, options: Mapping[str, A
         memory=operation.parse_size(options["memory"]),
         recipe=options["recipe"],
         keep=options.get("keep", ()),
+        importance=options.get("importance"),
     )
     prepared = operation.prepare(request)
     if not options["quiet"]:

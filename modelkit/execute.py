@@ -24,7 +24,7 @@ from modelkit.kernels import arrays
 from modelkit.lazy import np
 from modelkit.plan import Job, Plan
 from modelkit.sources import LocalFile, explained
-from modelkit.tensors import Span
+from modelkit.tensors import Importance, Span
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array
@@ -99,7 +99,7 @@ def carry_out(number: int, job: Job, folders: Folders) -> Done:
             if step.shift:
                 values, shift = step.apply(values), shift + step.shift
         try:
-            written = [np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in job.target.pack(values)]
+            written = [np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in packed(job, values)]
         except BadValue as error:
             raise BadValue(error.message, error.fix, index=job.first + error.index, tensor=job.tensor) from None
         after = job.target.unpack(written, values.shape)
@@ -109,6 +109,37 @@ def carry_out(number: int, job: Job, folders: Folders) -> Done:
         crc = zlib.crc32(data.data, crc)
         _write(folders.writing(span.file), span, data)
     return Done(number, crc, *errors)
+
+
+def packed(job: Job, values: F32) -> tuple[Array, ...]:
+    """The stored arrays; with importance, each matrix of the tensor by its own."""
+    importance = job.importance
+    if importance is None:
+        return job.target.pack(values)
+    columns, size = importance.columns, importance.columns * importance.rows
+    flat = values.reshape(-1)
+    pieces = []
+    first, last = job.first, job.first + len(flat)
+    while first < last:
+        matrix = first // size
+        end = min((matrix + 1) * size, last)
+        run = flat[first - job.first : end - job.first].reshape(-1, columns)
+        try:
+            pieces.append(job.target.pack(run, weights(importance, matrix)))
+        except BadValue as error:
+            raise BadValue(error.message, error.fix, index=first - job.first + error.index) from None
+        first = end
+    return tuple(np.concatenate([part.reshape(-1) for part in parts]) for parts in zip(*pieces, strict=True))
+
+
+def weights(importance: Importance, matrix: int) -> F32:
+    """float32 [column]: the mean of what a column of this matrix was multiplied with, squared."""
+    count = importance.counts[matrix]
+    if count <= 0:
+        return np.ones(importance.columns, np.float32)
+    span = Span(importance.file, importance.start + 4 * importance.columns * matrix, 4 * importance.columns)
+    sums: F32 = _read(importance.file, span).view("<f4").astype(np.float32)
+    return sums / np.float32(count)
 
 
 def difference(before: F32, after: F32) -> tuple[float, float, float]:

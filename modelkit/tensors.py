@@ -127,6 +127,22 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class Importance:
+    """How much an error in each column of a matrix matters: float32 sums in a file, divided by a count when used.
+
+    A tensor of several matrices (experts) of `rows` rows has `columns` sums and one count for each. A count
+    of 0 or less says that a matrix was never used: all its columns matter alike.
+    """
+
+    file: str
+    start: int
+    columns: int
+    rows: int
+    counts: tuple[float, ...]
+    digest: str  # of the whole file: another file is another plan
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """What a file or folder holds, known from its headers alone.
 

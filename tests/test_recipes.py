@@ -48,6 +48,17 @@ def test_the_embedded_model_becomes_the_bytes_of_llama_quantize(recipe: str, sto
     assert golden_stories.digest(tmp_path / "out.gguf") == wanted[recipe]
 
 
+@pytest.mark.parametrize("recipe", mix_models.RECIPES)
+def test_importance_weights_make_the_bytes_of_llama_quantize(recipe: str, stories: Path, tmp_path: Path) -> None:
+    wanted = json.loads((GGML / "stories.json").read_text())
+    convert(Request(str(stories), str(tmp_path / "in.gguf"), "f16"))
+    golden_stories.importance(tmp_path / "in.gguf", tmp_path / "imatrix.gguf")
+    matters = {"importance": str(tmp_path / "imatrix.gguf")}
+    result = convert(Request(str(tmp_path / "in.gguf"), str(tmp_path / "out.gguf"), recipe, **matters))
+    assert golden_stories.digest(tmp_path / "out.gguf") == wanted[f"{recipe} importance"]
+    assert any("1 quantised tensors have no importance" in note for note in result.prepared.notes)
+
+
 def test_a_folder_gets_the_types_that_its_gguf_gets(stories: Path, tmp_path: Path) -> None:
     convert(Request(str(stories), str(tmp_path / "in.gguf"), "f16"))
     for recipe in names():

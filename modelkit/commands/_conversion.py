@@ -35,6 +35,7 @@ def _body(source: str, destination: str, to: str | None, options: Mapping[str, A
         memory=operation.parse_size(options["memory"]),
         recipe=options["recipe"],
         keep=options.get("keep", ()),
+        importance=options.get("importance"),
     )
     prepared = import_module(f"modelkit.operations.{prepares}").prepare(request)
     if not options["quiet"]:

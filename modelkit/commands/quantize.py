@@ -17,6 +17,7 @@ Examples:
   modelkit quantize model.gguf small.gguf --to pure:q4_0
   modelkit quantize model.gguf small.gguf --to q4_k_m --keep attn_v=q8_0
   modelkit quantize model.gguf small.gguf --recipe mine.toml
+  modelkit quantize model.gguf small.gguf --to q4_k_m --importance imatrix.gguf
   modelkit quantize model/ model.bin --to llama2c:group=32
 
 \b
@@ -31,6 +32,7 @@ Exit codes: 0 done, 1 refused or failed, 2 usage, 130 interrupted."""
     multiple=True,
     help="The encoding of tensors whose written name the regular expression finds. May be given again.",
 )
+@click.option("--importance", metavar="FILE", help="An imatrix file of llama.cpp: which columns matter most.")
 @click.option(
     "--method",
     type=click.Choice(["rtn"]),

@@ -11,6 +11,8 @@ from typing import Any
 
 from modelkit.errors import BadRequest, BadValue, BrokenFile, CannotAccess, Refused, Unsupported
 from modelkit.execute import Done, Journal, execute, locked, still_there, work
+from modelkit.formats import Format
+from modelkit.operations import importance
 from modelkit.operations.design import Design, constant_tensors, design, refuse_requantising, understand
 from modelkit.operations.destination import Destination
 from modelkit.operations.opening import Opened, destination_format, open_model
@@ -18,7 +20,7 @@ from modelkit.operations.receipt import Verdict, fingerprints, verdicts
 from modelkit.operations.translate import metadata
 from modelkit.plan import Plan, make
 from modelkit.recipes import parse
-from modelkit.tensors import Layout, Model, OutputFile
+from modelkit.tensors import Importance, Layout, Model, OutputFile
 
 MEMORY = 256 * 2**20
 """Bytes that jobs in flight may plan to use together, by default."""
@@ -32,6 +34,7 @@ class Request:
     """What to convert, into what, and how. `to` is what the user types after --to (None = keep encodings).
 
     Or `recipe` names a TOML file. `keep` has PATTERN=NAME: encodings of what a pattern finds, whatever else holds.
+    `importance` names an imatrix file of llama.cpp.
     """
 
     source: str
@@ -45,6 +48,7 @@ class Request:
     memory: int = MEMORY
     recipe: str | None = None
     keep: tuple[str, ...] = ()
+    importance: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +81,16 @@ def prepare(request: Request) -> Prepared:
     opened = open_model(request.source)
     sources = fingerprints(opened)
     known = understand(opened, needed=opened.format.dialect != target.dialect)
-    made = design(opened, known, target, choice)
+    weights = read_importance(request.importance, target)
+    made = design(opened, known, target, choice, weights)
     destination = Destination(request.destination)
     _refuse_empty(opened, made)
     facts = metadata(opened, known, target, made, request.tokenizer)
     if choice.recipe is not None and choice.recipe.file_type is not None and target.dialect == "gguf":
         facts["general.file_type"] = choice.recipe.file_type
+    if request.importance is not None:
+        facts["quantize.imatrix.file"] = os.path.basename(request.importance)
+        facts["quantize.imatrix.entries_count"] = len(weights)
     tensors = (*(way.target for way in made.ways), *constant_tensors(made))
     assert target.layout is not None  # noqa: S101 - destination_format gives writable formats only
     layout = _with_constants(target.layout(Model(tensors, {}, facts), destination.name), made)
@@ -91,6 +99,15 @@ def prepare(request: Request) -> Prepared:
         made.notes.append(f"one tensor needs {plan.memory:,} bytes at once, more than --memory allows: it runs alone")
     warnings = (fault.message for fault in opened.faults.found if fault.severity == "warning")
     return Prepared(request, opened, destination, plan, (*warnings, *made.notes), sources)
+
+
+def read_importance(path: str | None, target: Format) -> Mapping[str, Importance]:
+    """What --importance names; its words are those of GGUF, and no other target has encodings that use it."""
+    if path is None:
+        return {}
+    if target.dialect != "gguf":
+        raise BadRequest(f"--importance helps to write GGUF, not {target.title}", "leave it out, or write a .gguf")
+    return importance.read(path)
 
 
 def check(prepared: Prepared) -> None:

@@ -12,11 +12,12 @@ from modelkit.encodings import ENCODINGS
 from modelkit.encodings.llama2c import Llama2c
 from modelkit.errors import BrokenFile, Refused, Unsupported
 from modelkit.formats import Format
+from modelkit.operations.importance import of_tensor
 from modelkit.operations.opening import Opened
 from modelkit.plan import Assignment
 from modelkit.recipes import Choice, Facts, from_gguf_keys
 from modelkit.steps import Step
-from modelkit.tensors import Encoding, Tensor
+from modelkit.tensors import Encoding, Importance, Tensor
 
 LARGEST_PROBE = 65_536  # bytes; rope_freqs has at most some hundred float32
 
@@ -86,8 +87,13 @@ def _with_tensors(config: Config, opened: Opened, architecture: Architecture) ->
     )
 
 
-def design(opened: Opened, known: Understanding, target: Format, choice: Choice) -> Design:
-    """Decide each tensor's target. Raises Unsupported or BrokenFile where a name or a shape does not fit."""
+def design(
+    opened: Opened, known: Understanding, target: Format, choice: Choice, importance: Mapping[str, Importance]
+) -> Design:
+    """Decide each tensor's target. Raises Unsupported or BrokenFile where a name or a shape does not fit.
+
+    `importance`: by the names of GGUF, empty for none.
+    """
     made = Design()
     source, dialect = opened.format.dialect, target.dialect
     translated = known.architecture is not None and source != dialect
@@ -100,8 +106,10 @@ def design(opened: Opened, known: Understanding, target: Format, choice: Choice)
         if found is not None:
             ways.append((tensor, *found))
     choose = choice.chooser(
-        target, [(name, tensor) for tensor, name, _ in ways], _widened(known), _for_recipes(known, dialect)
-    )
+        target, [(name, tensor) for tensor, name, _ in ways], _widened(known), _for_recipes(known, dialect),
+        importance=bool(importance),
+    )  # fmt: skip
+    without = 0
     for tensor, name, steps in ways:
         chosen = choose(name, tensor)
         encoding = _group_that_divides(chosen.encoding, known.config, made)
@@ -109,7 +117,13 @@ def design(opened: Opened, known: Understanding, target: Format, choice: Choice)
             encoding = tensor.encoding  # norms of a known family keep their precision
         shape = tensor.shape
         parts = encoding.parts(name, shape)
-        made.ways.append(Assignment(tensor, Tensor(name, shape, encoding, parts), steps, chosen.why))
+        weights = None
+        if importance and encoding.kind == "quantised" and encoding != tensor.encoding:
+            weights = of_tensor(importance, name, tensor, made.notes)
+            without += weights is None
+        made.ways.append(Assignment(tensor, Tensor(name, shape, encoding, parts), steps, chosen.why, weights))
+    if without:
+        made.notes.append(f"{without} quantised tensors have no importance weights: their columns count alike")
     if translated:
         _check_complete(opened, known, source)
         _add_derived(made, known, dialect)

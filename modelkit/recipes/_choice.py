@@ -47,12 +47,19 @@ class Choice:
     recipe: Recipe | None = None
     keep: tuple[tuple[re.Pattern[str], Encoding], ...] = ()
 
-    def chooser(self, format: Format, named: Named, widened: Encoding | None, facts: Facts) -> Chooser:
+    def chooser(
+        self, format: Format, named: Named, widened: Encoding | None, facts: Facts, *, importance: bool = False
+    ) -> Chooser:
         """A function from written name and source tensor to encoding.
 
         `widened`: what vectors were before GGUF made them f32. `facts`: what recipes ask about the model.
+        `importance`: whether there are importance weights.
         """
-        choose = self._by_recipe(format, named, facts) if self.recipe else self._plain(format, named, widened)
+        choose = (
+            self._by_recipe(format, named, facts, importance=importance)
+            if self.recipe
+            else self._plain(format, named, widened)
+        )
         if not self.keep:
             return choose
         for _, encoding in self.keep:
@@ -67,12 +74,11 @@ class Choice:
 
         return kept_or_chosen
 
-    def _by_recipe(self, format: Format, named: Named, facts: Facts) -> Chooser:
+    def _by_recipe(self, format: Format, named: Named, facts: Facts, *, importance: bool) -> Chooser:
         recipe = self.recipe
         assert recipe is not None  # noqa: S101 - the caller looked
         _refuse_unstorable(format, recipe.base)
         found = places(named, facts)
-        importance = False
 
         def choose(name: str, tensor: Tensor) -> Chosen:
             if name not in found or tensor.encoding.kind == "raw":

@@ -6,7 +6,7 @@
 #include "floats.h"
 
 struct run_of { /* up to 256 values; `each` says how many share a scale */
-    int8_t code[256];
+    int8_t code[256] __attribute__((aligned(64))); /* what is stored as 32 bytes is soon read by eights */
     float scale[16], minimum[16];
 };
 
@@ -36,12 +36,10 @@ INLINE void add_fifths(const uint8_t *from, int8_t *code) { /* bit l belongs to 
 INLINE void open_q8_0(const uint8_t *block, struct run_of *run) {
     memcpy(run->code, block + 2, 32);
     run->scale[0] = f16_at(block);
-    run->minimum[0] = 0;
 }
 INLINE void open_q4_0(const uint8_t *block, struct run_of *run) {
     two_halves(block + 2, run->code);
     run->scale[0] = f16_at(block);
-    run->minimum[0] = 0;
 }
 INLINE void open_q4_1(const uint8_t *block, struct run_of *run) {
     two_halves(block + 4, run->code);
@@ -52,7 +50,6 @@ INLINE void open_q5_0(const uint8_t *block, struct run_of *run) {
     two_halves(block + 6, run->code);
     add_fifths(block + 2, run->code);
     run->scale[0] = f16_at(block);
-    run->minimum[0] = 0;
 }
 INLINE void open_q5_1(const uint8_t *block, struct run_of *run) {
     two_halves(block + 8, run->code);
@@ -65,7 +62,6 @@ INLINE void open_q5_1(const uint8_t *block, struct run_of *run) {
 INLINE void spread(float *to, float d, uint64_t bytes, int less) {
     store(to, d * from_bytes((const int8_t *)&bytes, less));
 }
-INLINE void no_minimum(struct run_of *run) { memset(run->minimum, 0, sizeof run->minimum); }
 
 /* 32 bytes at a time, as four words: a shift moves bits into the next byte, the mask takes them away */
 INLINE u64x4 words(const void *from) {
@@ -101,7 +97,6 @@ INLINE void open_q3_k(const uint8_t *block, struct run_of *run) {
     for (int b = 0; b < 8; b++) put_words(run->code + 32 * b, quarter_of(block + 32, b) | bit_of(third, b, 2));
     spread(run->scale, d, (low & EVERY(15)) | first << 4, 32);
     spread(run->scale + 8, d, (low >> 4 & EVERY(15)) | second << 4, 32);
-    no_minimum(run);
 }
 INLINE void open_q45_k(const uint8_t *block, struct run_of *run, int five) {
     const uint8_t *low = block + (five ? 48 : 16);
@@ -129,7 +124,6 @@ INLINE void open_q6_k(const uint8_t *block, struct run_of *run) {
         }
     spread(run->scale, d, eight(block + 192), 0);
     spread(run->scale + 8, d, eight(block + 200), 0);
-    no_minimum(run);
 }
 
 /* The product adds up in 32 running sums, value i in sum i mod 32, one block after the other; then the upper half of the
@@ -142,13 +136,16 @@ INLINE float fold(const f32x8 *sum) {
     return s[0];
 }
 
-#define VALUES(l, each, half) (run.scale[(l) / each] * from_bytes(run.code + (l), half) - run.minimum[(l) / each])
-#define DECODER(name, values, each, half, size)                                                                  \
+INLINE f32x8 eight_values(const struct run_of *run, size_t l, size_t each, int half, int lowered) {
+    f32x8 value = run->scale[l / each] * from_bytes(run->code + l, half);
+    return lowered ? value - run->minimum[l / each] : value;
+}
+#define DECODER(name, values, each, half, lowered, size)                                                         \
     static void decode_##name(const uint8_t *block, size_t count, float *out) {                                  \
         struct run_of run;                                                                                       \
         for (; count; count -= values, block += size, out += values) {                                           \
             open_##name(block, &run);                                                                            \
-            for (int l = 0; l < values; l += 8) store(out + l, VALUES(l, each, half));                           \
+            for (size_t l = 0; l < values; l += 8) store(out + l, eight_values(&run, l, each, half, lowered));   \
         }                                                                                                        \
     }                                                                                                            \
     static void multiply_##name(const uint8_t *block, size_t rows, size_t columns, const float *x, float *out) { \
@@ -157,25 +154,25 @@ INLINE float fold(const f32x8 *sum) {
             f32x8 a = all(0), b = a, c = a, d = a;                                                               \
             for (size_t i = 0; i < columns; i += values, block += size) {                                        \
                 open_##name(block, &run);                                                                        \
-                for (int l = 0; l < values; l += 32) {                                                           \
-                    a += VALUES(l, each, half) * load(x + i + l);                                                \
-                    b += VALUES(l + 8, each, half) * load(x + i + l + 8);                                        \
-                    c += VALUES(l + 16, each, half) * load(x + i + l + 16);                                      \
-                    d += VALUES(l + 24, each, half) * load(x + i + l + 24);                                      \
+                for (size_t l = 0; l < values; l += 32) {                                                        \
+                    a += eight_values(&run, l, each, half, lowered) * load(x + i + l);                           \
+                    b += eight_values(&run, l + 8, each, half, lowered) * load(x + i + l + 8);                   \
+                    c += eight_values(&run, l + 16, each, half, lowered) * load(x + i + l + 16);                 \
+                    d += eight_values(&run, l + 24, each, half, lowered) * load(x + i + l + 24);                 \
                 }                                                                                                \
             }                                                                                                    \
             out[row] = fold((f32x8[]){a, b, c, d});                                                              \
         }                                                                                                        \
     }
-DECODER(q8_0, 32, 32, 0, 34)
-DECODER(q4_0, 32, 32, 8, 18)
-DECODER(q4_1, 32, 32, 0, 20)
-DECODER(q5_0, 32, 32, 16, 22)
-DECODER(q5_1, 32, 32, 0, 24)
-DECODER(q2_k, 256, 16, 0, 84)
-DECODER(q3_k, 256, 16, 4, 110)
-DECODER(q4_k, 256, 32, 0, 144)
-DECODER(q5_k, 256, 32, 0, 176)
-DECODER(q6_k, 256, 16, 32, 210)
+DECODER(q8_0, 32, 32, 0, 0, 34)
+DECODER(q4_0, 32, 32, 8, 0, 18)
+DECODER(q4_1, 32, 32, 0, 1, 20)
+DECODER(q5_0, 32, 32, 16, 0, 22)
+DECODER(q5_1, 32, 32, 0, 1, 24)
+DECODER(q2_k, 256, 16, 0, 1, 84)
+DECODER(q3_k, 256, 16, 4, 0, 110)
+DECODER(q4_k, 256, 32, 0, 1, 144)
+DECODER(q5_k, 256, 32, 0, 1, 176)
+DECODER(q6_k, 256, 16, 32, 0, 210)
 
 #endif

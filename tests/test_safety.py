@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from samples import Run, small_weights
+from samples import Run, interruptible, small_weights
 
 from modelkit.errors import BadRequest, CannotAccess, Refused
 from modelkit.operations.convert import Request, carry_out, check, convert, prepare
@@ -203,7 +203,7 @@ def test_ctrl_c_exits_130_and_says_how_to_go_on(large: Path, tmp_path: Path) -> 
         "--workers",
         "1",
     ]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=SLOWLY)
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=SLOWLY, preexec_fn=interruptible)
     deadline = time.monotonic() + 20
     while not (tmp_path / "b.gguf.part").exists() and time.monotonic() < deadline:
         time.sleep(0.01)

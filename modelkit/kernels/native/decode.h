@@ -75,7 +75,7 @@ INLINE u64x4 quarter_of(const uint8_t *from, int b) { /* values 32 b .. of 256: 
     return words(from + 32 * (b / 4)) >> (2 * (b % 4)) & EVERY(3);
 }
 INLINE u64x4 bit_of(u64x4 bytes, int b, int place) { /* bit b of each byte, moved to `place` */
-    return (b > place ? bytes >> (b - place) : bytes << (place - b)) & EVERY(1ull << place);
+    return (b > place ? bytes >> (b - place) : bytes << (place - b)) & EVERY((uint64_t)1 << place);
 }
 INLINE void open_q2_k(const uint8_t *block, struct run_of *run) {
     const float d = f16_at(block + 80), dmin = f16_at(block + 82);

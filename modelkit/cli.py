@@ -23,13 +23,30 @@ class Commands(click.Group):
         return COMMANDS.get(name)
 
 
+def say_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's signature
+    """Print the version and which kernels do the work, and exit."""
+    if not wanted or context.resilient_parsing:
+        return
+    from modelkit import kernels
+    from modelkit.errors import ModelkitError
+
+    try:
+        work = kernels.in_use()
+    except ModelkitError as error:
+        work = str(error)
+    click.echo(f"modelkit {__version__}, kernels: {work}")
+    context.exit()
+
+
 @click.command(
     cls=Commands,
     epilog="""\b
 Exit codes: 0 done and clean, 1 refused, failed or findings, 2 usage, 130 interrupted.
 Example: modelkit convert model/ model.gguf --to q8_0""",
 )
-@click.version_option(__version__, prog_name="modelkit")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=say_version, help="Show the version."
+)
 def group() -> None:
     """The toolkit for model weight files: inspect, convert, quantise."""
 
@@ -49,10 +66,25 @@ def foreign_distribution() -> str | None:
 
 def main() -> None:
     """The entry point of the `modelkit` command."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller (`>&-`): what is said is heard by nobody
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     foreign = foreign_distribution()
     if foreign:
         sys.stderr.write(
             f"note: another project named modelkit is installed in the same place ({foreign}) and shares this command\n"
             "  fix: pip uninstall modelkit, then pip install --force-reinstall modelkit-weights (or use pipx)\n"
         )
-    group(prog_name="modelkit")
+    try:
+        code = group.main(prog_name="modelkit", standalone_mode=False)
+    except click.ClickException as problem:
+        problem.show()
+        code = problem.exit_code
+    except click.Abort:  # Ctrl-C before a command has begun
+        sys.stderr.write("interrupted\n")
+        code = 130
+    except OSError as problem:  # the help did not get out
+        sys.stderr.write(f"error: output: {problem.strerror or problem}\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)

@@ -22,17 +22,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from modelkit.errors import BadValue, Refused
+from modelkit.kernels import arrays
 from modelkit.lazy import np
 from modelkit.plan import BUFFER, Job, Plan
 from modelkit.sources import LocalFile, explained
-from modelkit.tensors import Span
+from modelkit.tensors import Importance, Span
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array
 
 SYNC_SECONDS = 2.0  # work that a crash may cost
-SEALING = '{"sealing": true}'  # the journal's last line: everything is written and files get their final names
-SLAB = 1 << 18  # values compared at once when a difference is measured
+SEALING = '{"sealing": true}'  # a line of the journal: everything is written, and files get their final names
+JOURNAL = b'{"plan": "'  # how every journal begins
+SLAB = 1 << 18  # values compared at once where they were shifted
 MOST_IN_FLIGHT = 256  # jobs handed out at once: waiting for one of them takes time that grows with their number
 
 _threads = threading.local()
@@ -110,7 +112,7 @@ def carry_out(number: int, job: Job, folders: Folders) -> Done:
             if step.shift:
                 values, shift = step.apply(values), shift + step.shift
         try:
-            written = [np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in job.target.pack(values)]
+            written = [np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in packed(job, values)]
         except BadValue as error:
             raise BadValue(error.message, error.fix, index=job.first + error.index, tensor=job.tensor) from None
         after = job.target.unpack(written, values.shape)
@@ -122,20 +124,43 @@ def carry_out(number: int, job: Job, folders: Folders) -> Done:
     return Done(number, crc, *errors)
 
 
+def packed(job: Job, values: F32) -> tuple[Array, ...]:
+    """The stored arrays; with importance, each matrix of the tensor by its own."""
+    importance = job.importance
+    if importance is None:
+        return job.target.pack(values)
+    columns, size = importance.columns, importance.columns * importance.rows
+    flat = values.reshape(-1)
+    pieces = []
+    first, last = job.first, job.first + len(flat)
+    while first < last:
+        matrix = first // size
+        end = min((matrix + 1) * size, last)
+        run = flat[first - job.first : end - job.first].reshape(-1, columns)
+        try:
+            pieces.append(job.target.pack(run, weights(importance, matrix)))
+        except BadValue as error:
+            raise BadValue(error.message, error.fix, index=first - job.first + error.index) from None
+        first = end
+    return tuple(np.concatenate([part.reshape(-1) for part in parts]) for parts in zip(*pieces, strict=True))
+
+
+def weights(importance: Importance, matrix: int) -> F32:
+    """float32 [column]: the mean of what a column of this matrix was multiplied with, squared."""
+    count = importance.counts[matrix]
+    if count <= 0:
+        return np.ones(importance.columns, np.float32)
+    span = Span(importance.file, importance.start + 4 * importance.columns * matrix, 4 * importance.columns)
+    sums: F32 = _read(importance.file, span).view("<f4").astype(np.float32)
+    return sums / np.float32(count)
+
+
 def difference(before: F32, after: F32) -> tuple[float, float, float]:
     """(largest absolute difference, sum of squared differences, sum of squares of `before`); NaN equals NaN."""
     one, other = before.reshape(-1), after.reshape(-1)
     if np.array_equal(one.view(np.uint32), other.view(np.uint32)):
         return 0.0, 0.0, 0.0
-    largest, squared, total = 0.0, 0.0, 0.0
-    for first in range(0, len(one), SLAB):
-        was, now = one[first : first + SLAB], other[first : first + SLAB]
-        finite = np.isfinite(was)
-        apart = np.where(finite, now - np.where(finite, was, 0), 0).astype(np.float64)
-        largest = max(largest, float(np.abs(apart).max(initial=0.0)))
-        squared += float(apart @ apart)
-        total += float(np.sum(np.square(was, dtype=np.float64), where=finite))
-    return largest, squared, total
+    return arrays.difference(one, other)
 
 
 def shifted_difference(before: F32, after: F32, shift: int) -> tuple[float, float, float]:
@@ -271,8 +296,8 @@ class Journal:
         with explained(self.path):
             lines = self.path.read_text(errors="replace").splitlines()
         try:
-            head = json.loads(lines[0])
-        except (ValueError, IndexError):
+            head = dict(json.loads(lines[0]))
+        except (ValueError, IndexError, TypeError):
             return []  # killed while the head was written: nothing was done yet
         start_over = "run again without --resume to start over"
         if head.get("sources") != self.head["sources"]:
@@ -287,14 +312,12 @@ class Journal:
                 break  # the line that was being written
         return found
 
-    def sealing(self, done: Iterable[Done]) -> None:
+    def sealing(self) -> None:
         """Say that everything is done and synced: a run that is killed between two renames can be taken up."""
-        lines = [json.dumps(self.head), *(json.dumps(asdict(one)) for one in done), SEALING]
-        part = self.path.with_name(self.path.name + ".new")
-        with explained(self.path):
-            part.write_text("\n".join(lines) + "\n")
-            fsync(part)
-            part.replace(self.path)
+        with explained(self.path), self.path.open("a") as file:
+            file.write(SEALING + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def was_sealing(self) -> bool:
         """Whether an earlier run of this very plan was interrupted while files got their final names."""
@@ -319,6 +342,15 @@ class Journal:
             os.fsync(file.fileno())
         self._unsynced.clear()
         self._since = time.monotonic()
+
+
+def is_journal(path: Path) -> bool:
+    """Whether a journal stands there, be it one that was cut off while its head was written."""
+    if not path.is_file() or path.is_symlink():
+        return False
+    with explained(path), path.open("rb") as file:
+        start = file.read(len(JOURNAL))
+    return JOURNAL.startswith(start)
 
 
 def still_there(plan: Plan, folders: Folders, done: Iterable[Done]) -> list[Done]:

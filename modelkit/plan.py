@@ -14,7 +14,7 @@ from math import lcm, prod
 from typing import Any, Literal
 
 from modelkit.steps import Step
-from modelkit.tensors import Encoding, Layout, Model, Shape, Span, Tensor
+from modelkit.tensors import Encoding, Importance, Layout, Model, Shape, Span, Tensor
 
 TILE = 4 * 2**20
 """Values worked on at once: 16 MiB of float32, large enough to keep threads busy."""
@@ -37,6 +37,7 @@ class Assignment:
     target: Tensor
     steps: tuple[Step, ...] = ()
     why: str = ""
+    importance: Importance | None = None
 
     @property
     def expectation(self) -> Expectation:
@@ -61,6 +62,7 @@ class Job:
     steps: tuple[Step, ...]
     reads: tuple[Span, ...]
     writes: tuple[Span, ...]
+    importance: Importance | None = None
 
     @property
     def copies(self) -> bool:
@@ -104,7 +106,11 @@ class Plan:
             for start, data in file.literals:
                 state.update(f"{start} {hashlib.sha256(data).hexdigest()}\n".encode())
         for job in self.jobs:
-            words = (job.source.name, job.target.name, job.steps, job.first, job.shape, job.reads, job.writes)
+            words: tuple[object, ...] = (
+                job.source.name, job.target.name, job.steps, job.first, job.shape, job.reads, job.writes
+            )  # fmt: skip
+            if job.importance:
+                words = (*words, job.importance.digest)
             state.update(f"{words}\n".encode("utf-8", "surrogateescape"))
         return state.hexdigest()
 
@@ -167,14 +173,15 @@ def _jobs(number: int, way: Assignment, reads: Mapping[str, Span], writes: Mappi
         shape = (count // columns, columns) if count % columns == 0 else (count,)
         yield Job(
             number, first, shape, way.source.encoding, way.target.encoding, way.steps,
-            _cut(way.source, reads, first, count), _cut(way.target, writes, first, count),
+            _cut(way.source, reads, first, count), _cut(way.target, writes, first, count), way.importance,
         )  # fmt: skip
 
 
 def _unit(way: Assignment, columns: int) -> int:
     """Values that must stay together: blocks of both encodings, and whole heads where rows move."""
     blocks = lcm(way.source.encoding.unit(way.source.shape), way.target.encoding.unit(way.target.shape))
-    return lcm(blocks, *(step.rows * columns for step in way.steps))
+    rows = columns if way.importance else 1  # weights are those of whole rows
+    return lcm(blocks, rows, *(step.rows * columns for step in way.steps))
 
 
 def _limit(way: Assignment) -> int:

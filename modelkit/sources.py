@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from modelkit.errors import BrokenFile, CannotAccess
+from modelkit.errors import BrokenFile, CannotAccess, Refused
+
+PULL = "run `git lfs pull`, or download the file itself"
 
 HEAD = 4096
 """Bytes of a file that are enough to tell what it is."""
@@ -110,6 +114,8 @@ class Disk:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.title = os.fspath(path)
+        if not self.title or "\0" in self.title:
+            raise CannotAccess(f"'{self.title}': is no path", "name a file or a folder")
         with explained(self.path):
             folder = _is_folder(self.path)
         self.root = self.path if folder else self.path.parent
@@ -152,6 +158,40 @@ class explained:  # noqa: N801 - reads as a word in `with explained(path):`
             raise CannotAccess(f"{os.fspath(self.path)}: {_words(error)}", _way_out(error)) from error
 
 
+def lfs_pointer(head: bytes) -> str | None:
+    """What to say of a git-lfs pointer that lies where a model should be; None for anything else."""
+    if not head.startswith(b"version https://git-lfs.github.com/spec/"):
+        return None
+    real = re.search(rb"\nsize (\d{1,19})\n?", head)
+    return "this is a git-lfs pointer, not the model" + (f" ({int(real[1]):,} bytes)" if real else "")
+
+
+def write_report(path: str, text: str) -> None:
+    """Write a text whole or not at all. Raises CannotAccess."""
+    part = Path(path + ".part")
+    try:
+        with explained(path):
+            part.write_text(text, encoding="utf-8")
+            part.replace(path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def check_report(path: str, models: Iterable[Path]) -> None:
+    """A report can be written there, and it is no file of a model: raised before the work, not after it."""
+    place = Path(path)
+    with explained(place):
+        if place.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder")
+        if not place.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "no such folder")
+    for model in models:
+        same = place.exists() and model.exists() and place.samefile(model)
+        if same or place.resolve() == model.resolve():
+            raise Refused(f"{path}: is a file of the model", "choose another name for the report")
+
+
 def _is_folder(path: Path) -> bool:
     mode = path.stat().st_mode
     kind = mode & 0o170000
@@ -171,8 +211,8 @@ def _way_out(error: OSError) -> str:
         errno.EACCES: "check the permissions of the file and its folders",
         errno.EPERM: "check the permissions of the file and its folders",
         errno.EROFS: "choose a destination that can be written",
-        errno.ENOSPC: "free some space, then run again with --resume",
-        errno.EDQUOT: "free some of your quota, then run again with --resume",
+        errno.ENOSPC: "free some space, then run again (a conversion with --resume)",
+        errno.EDQUOT: "free some of your quota, then run again (a conversion with --resume)",
         errno.ELOOP: "the link points at itself: replace it by the file",
         errno.ENAMETOOLONG: "choose a shorter name",
     }.get(error.errno or 0, "")

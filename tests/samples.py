@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 STORIES = ROOT / "fixtures" / "stories" / "model"
 DATA = Path(os.environ.get("MODELKIT_SHARED_DATA", ROOT.parent / "shared" / "data"))
+
+
+def interruptible() -> None:
+    """For a child that will be interrupted: a shell may have started these tests with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

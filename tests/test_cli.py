@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,17 +35,22 @@ def modules_after(*arguments: object) -> set[str]:
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["convert", "--help"]])
 def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
     assert not modules_after(*arguments).intersection(HEAVY)
+    if "--version" not in arguments:  # which says whether the extension can be loaded
+        assert "modelkit.kernels._native" not in modules_after(*arguments)
 
 
 def test_inspect_imports_nothing_heavy(stories: Path, tmp_path: Path, run: Run) -> None:
     run("convert", stories, tmp_path / "a.gguf", "--to", "q8_0")
     for path in (stories, tmp_path / "a.gguf"):
         for view in ([], ["--json"], ["--tree"], ["--tensors"], ["--metadata"]):
-            assert not modules_after("inspect", path, *view).intersection(HEAVY), (path, view)
+            assert not modules_after("inspect", path, *view).intersection((*HEAVY, "modelkit.kernels._native"))
 
 
 def test_the_version_is_said(run: Run) -> None:
+    import os
+
     assert __version__ in run("--version").stdout
+    assert "kernels: numpy" in run("--version", env={**os.environ, "MODELKIT_KERNELS": "numpy"}).stdout
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
@@ -125,3 +131,129 @@ def test_a_foreign_distribution_is_named(tmp_path: Path) -> None:
         [sys.executable, "-m", "modelkit", "--version"], capture_output=True, text=True, cwd=tmp_path, check=False
     )
     assert done.returncode == 0 and "pip uninstall modelkit" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["inspect", "STORIES"], ["inspect", "STORIES", "--json"]])
+def test_output_that_goes_nowhere_is_no_traceback(arguments: list[str], stories: Path) -> None:
+    """A closed stdout is nobody listening; a full disk is a failure in words."""
+    command = [sys.executable, "-m", "modelkit", *(str(stories) if word == "STORIES" else word for word in arguments)]
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (closed.returncode, closed.stderr) == (0, "")
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here: the full disk was not tried")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1 and "No space left" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_grep_works_in_every_listing(stories: Path, run: Run) -> None:
+    for view in ([], ["--tree"], ["--tensors"]):
+        lines = run("inspect", stories, "--grep", "q_proj", *view).stdout.splitlines()
+        assert any("q_proj" in line for line in lines) and not any("k_proj" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "folder"])
+def test_half_a_character_in_json_is_a_fault(name: str, tmp_path: Path, run: Run) -> None:
+    path = tmp_path / name
+    if name == "folder":
+        path.mkdir()
+        save_file({"w": np.ones(2, np.float32)}, path / "model.safetensors")
+        (path / "config.json").write_text('{"model_type": "\\ud800"}')
+    else:
+        header = b'{"\\ud800":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+        path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    for arguments in (["inspect", path], ["convert", path, tmp_path / "b.gguf"]):
+        result = run(*arguments)
+        assert result.returncode == 1 and "half a character" in result.stdout + result.stderr, result.stderr
+
+
+def test_a_config_in_metadata_that_is_no_json_is_a_fault(tmp_path: Path, run: Run) -> None:
+    save_file({"w": np.ones(2, np.float32)}, tmp_path / "a.safetensors", metadata={"modelkit.config": "{"})
+    result = run("convert", tmp_path / "a.safetensors", tmp_path / "b.gguf")
+    assert result.returncode == 1 and "is not JSON" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_shard_under_another_name_is_not_taken_for_a_model(stories: Path, tmp_path: Path, run: Run) -> None:
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(tmp_path / "renamed.gguf", "llama")
+    writer.add_uint16("split.count", 3)
+    writer.add_tensor("w", np.ones((2, 2), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    result = run("convert", tmp_path / "renamed.gguf", tmp_path / "a.safetensors")
+    assert result.returncode == 1 and "is one of 3 shards" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["verify", "STORIES", "STORIES", "--max-kl", "nan"],
+        ["verify", "STORIES", "STORIES", "--min-top1", "nan"],
+        ["run", "STORIES", "hi", "--temperature", "nan"],
+        ["run", "STORIES", "hi", "--top-p", "nan"],
+    ],
+)
+def test_nan_is_no_limit(arguments: list[str], stories: Path, run: Run) -> None:
+    result = run(*(stories if word == "STORIES" else word for word in arguments))
+    assert result.returncode == 2 and result.stderr.startswith("error: ")
+
+
+def test_numbers_that_json_has_not_are_null(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "m").mkdir()
+    save_file({"w": np.ones(2, np.float32)}, tmp_path / "m" / "model.safetensors")
+    (tmp_path / "m" / "config.json").write_text('{"model_type": "x", "a": [NaN, 1.5], "b": Infinity}')
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    found = json.loads(run("inspect", tmp_path / "m", "--metadata", "--json").stdout, parse_constant=refuse)
+    assert found["metadata"]["config.a"] == [None, 1.5] and found["metadata"]["config.b"] is None
+
+
+def test_a_huge_context_costs_nothing(stories: Path, tmp_path: Path, run: Run) -> None:
+    """A plan for llama2.c would hold a rotary table as long as the context that config.json claims."""
+    shutil.copytree(stories, tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    (tmp_path / "m" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 2**30}))
+    result = run("convert", tmp_path / "m", tmp_path / "b.bin", "--plan")
+    assert result.returncode == 1 and "rotary table" in result.stderr
+
+
+def test_ctrl_c_while_everything_is_still_imported_is_said_in_words() -> None:
+    script = (
+        "import sys\nclass Stop:\n    def find_spec(self, name, *rest):\n        if name == 'modelkit.cli':\n"
+        "            raise KeyboardInterrupt\nsys.meta_path.insert(0, Stop())\n"
+        "from modelkit.__main__ import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+def test_a_group_that_is_not_used_is_said(stories: Path, tmp_path: Path, run: Run) -> None:
+    result = run("convert", stories, tmp_path / "a.bin", "--to", "llama2c:group=100")
+    assert result.stderr.count("groups of 100 do not divide the width of 256: groups of 1 are used") == 1
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model-00002-of-00002.safetensors", "m-00002-of-00002.gguf"])
+def test_a_git_lfs_pointer_is_called_one(name: str, stories: Path, tmp_path: Path, run: Run) -> None:
+    """In a folder and in a split set too, where a parse error would say nothing."""
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9877989586\n"
+    (tmp_path / name).write_bytes(pointer)
+    path = tmp_path
+    if name.startswith("model-"):
+        save_file({"w": np.ones(2, np.float32)}, tmp_path / name.replace("00002-of", "00001-of"))
+    if name.endswith(".gguf"):
+        path = tmp_path / name.replace("00002-of", "00001-of")
+        run("convert", stories, tmp_path / "whole.gguf")
+        (tmp_path / "whole.gguf").rename(path)
+    result = run("inspect", path)
+    assert result.returncode == 1 and "git-lfs pointer, not the model (9,877,989,586 bytes)" in result.stdout
+
+
+def test_no_path_is_not_the_current_folder(run: Run) -> None:
+    result = run("inspect", "", cwd=ROOT / "fixtures" / "stories" / "model")
+    assert result.returncode == 1 and "is no path" in result.stderr

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import click
 import pytest
-from samples import ROOT
+from samples import ROOT, Run
 
 from modelkit.cli import COMMANDS
 
+PYTHON = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", ROOT / "docs" / "how-to" / "python.md"]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "docs" / "how-to" / "python.md", ROOT / "README.md"], ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", PYTHON, ids=lambda page: page.name)
 def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     assert blocks
     exec(compile("\n".join(blocks), page.name, "exec"), {})
+
+
+def test_the_readme_shows_what_its_commands_print(tmp_path: Path, run: Run) -> None:
+    """Every shown line, in the order of the page; `...` stands for lines that are left out."""
+    (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
+    blocks = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    calls = [call.split("\n", 1) for block in blocks for call in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    known = [
+        (command.removeprefix("modelkit "), lines)
+        for command, lines in calls
+        if lines.strip() and command.startswith("modelkit ") and "big/" not in command
+    ]
+    assert len(known) >= 6
+    for command, lines in known:
+        done = run(*shlex.split(command), cwd=tmp_path)
+        printed = (done.stdout + done.stderr).splitlines()
+        for line in lines.strip("\n").splitlines():
+            assert line == "..." or line in printed, (command, line, printed)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

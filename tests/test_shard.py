@@ -342,8 +342,8 @@ def test_gguf_shards_of_another_set_are_refused(split: list[Path], tmp_path: Pat
     refused("split.no is absent", merge, split[0], tmp_path / "m.gguf")
     shutil.copy(split[2], tmp_path / "alone.gguf")
     for verb in (merge, lambda *paths: shard(*paths, tensors=1)):
-        refused("this is shard 3 of 3, but its name does not", verb, tmp_path / "alone.gguf", tmp_path / "m.gguf")
-    with pytest.raises(BrokenFile, match="its name does not"):
+        refused("is one of 3 shards, and its name does not say which", verb, tmp_path / "alone.gguf", tmp_path / "m.gguf")
+    with pytest.raises(BrokenFile, match="does not say which"):
         convert(Request(str(tmp_path / "alone.gguf"), str(tmp_path / "m.gguf")))
 
 
@@ -545,10 +545,20 @@ def test_resuming_looks_at_what_lies_on_the_disk(large: Path, tmp_path: Path) ->
 
 
 def test_what_an_unfinished_set_of_another_size_left_is_removed(large: Path, tmp_path: Path) -> None:
-    (tmp_path / "s-00001-of-00009.gguf.part").write_bytes(b"old")
+    """Only where a journal says whose it was."""
     (tmp_path / "t-00001-of-00009.gguf.part").write_bytes(b"not ours")
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sharding.shard(sharding.Request(str(large), f"{tmp_path}/s.gguf", Limit(20_000_000), digest=False), stop)
+    assert len(names(tmp_path)) == 1 + 6 + 1
     shard(large, tmp_path / "s.gguf", size=50_000_000)
     assert names(tmp_path) == [*(f"s-0000{n}-of-00003.gguf" for n in (1, 2, 3)), "t-00001-of-00009.gguf.part"]
+    (tmp_path / "s-00001-of-00002.gguf.part").write_bytes(b"not ours")
+    with pytest.raises(Refused, match="no unfinished conversion left it"):
+        shard(large, tmp_path / "s.gguf", size=60_000_000)
 
 
 def test_moving_falls_back_where_the_system_lacks_calls(

@@ -317,3 +317,13 @@ def test_without_a_tokenizer_random_ids_are_used_and_named(made: Path, tmp_path:
     assert found.identical
     with pytest.raises(ModelkitError, match="no tokenizer"):
         verify(Request(str(tmp_path), str(tmp_path), text=str(STORIES / "config.json")))
+
+
+def test_one_position_decides_nothing(made: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.array([7]))
+    request = Request(str(STORIES), str(made / "q8.gguf"), str(tmp_path / "one.npy"), gate=GATES["int8"])
+    found = verify(request)
+    assert found.judgement is not None and found.judgement.answer == "inconclusive"
+    request = replace(request, converted=str(made / "bf16.gguf"), gate=GATES["lossless"])
+    passed = verify(request).judgement
+    assert passed is not None and passed.answer == "passed"

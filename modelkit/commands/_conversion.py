@@ -1,24 +1,27 @@
-"""The body of `convert` and `quantize`: plan, do, report."""
+"""The body of `convert`, `quantize` and `export`: plan, do, report."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from modelkit.commands._options import run_safely
 
 
-def run(source: str, destination: str, to: str | None, options: Mapping[str, Any]) -> None:
-    run_safely(lambda: _body(source, destination, to, options))
+def run(source: str, destination: str, to: str | None, options: Mapping[str, Any], operation: str = "convert") -> None:
+    """`operation` names the module whose `prepare` decides the output; all else is the same."""
+    run_safely(lambda: _body(source, destination, to, options, operation))
 
 
-def _body(source: str, destination: str, to: str | None, options: Mapping[str, Any]) -> int:
+def _body(source: str, destination: str, to: str | None, options: Mapping[str, Any], prepares: str) -> int:
     from modelkit.operations import convert as operation
     from modelkit.report import console, conversion
     from modelkit.report.progress import progress
+    from modelkit.sources import check_report
 
     request = operation.Request(
         source,
@@ -30,8 +33,11 @@ def _body(source: str, destination: str, to: str | None, options: Mapping[str, A
         allow_requantize=options["allow_requantize"],
         workers=options["workers"],
         memory=operation.parse_size(options["memory"]),
+        recipe=options["recipe"],
+        keep=options.get("keep", ()),
+        importance=options.get("importance"),
     )
-    prepared = operation.prepare(request)
+    prepared = import_module(f"modelkit.operations.{prepares}").prepare(request)
     if not options["quiet"]:
         for text in _folded(prepared.notes):
             console.note(text)
@@ -39,6 +45,8 @@ def _body(source: str, destination: str, to: str | None, options: Mapping[str, A
         _show_plan(prepared, request.workers, as_json=options["as_json"])
         return 0
     operation.check(prepared)
+    if options["receipt"]:
+        check_report(options["receipt"], operation.model_paths(prepared))
     try:
         with progress(Path(destination).name, prepared.plan.layout.size, quiet=options["quiet"]) as bar:
             result = operation.carry_out(prepared, bar)
@@ -67,13 +75,9 @@ def _show_plan(prepared: Any, workers: int | None, *, as_json: bool) -> None:
 
 def _write_receipt(path: str, result: Any) -> None:
     from modelkit.operations.receipt import receipt
-    from modelkit.sources import explained
+    from modelkit.sources import write_report
 
-    text = json.dumps(receipt(result), indent=2) + "\n"
-    part = Path(path + ".part")
-    with explained(path):
-        part.write_text(text)
-        part.replace(path)
+    write_report(path, json.dumps(receipt(result), indent=2) + "\n")
 
 
 def _folded(notes: tuple[str, ...]) -> list[str]:

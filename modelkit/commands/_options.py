@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from modelkit.errors import ModelkitError
+from modelkit.errors import CannotAccess, ModelkitError
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -21,6 +21,7 @@ def conversion_options(function: C) -> C:
     """The options that every conversion has."""
     for option in reversed(
         (
+            click.option("--recipe", metavar="FILE", help="Instead of --to: a TOML file (docs/reference/recipes.md)."),
             click.option("--tokenizer", metavar="FILE", help="A tokenizer that lies elsewhere (json, model, bin)."),
             click.option("--plan", "plan_only", is_flag=True, help="Show what would be done; write nothing."),
             click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped."),
@@ -37,6 +38,11 @@ def conversion_options(function: C) -> C:
     return function
 
 
+def _drop_output() -> None:
+    """What could not be written is not tried again when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run_safely(work: Callable[[], int]) -> None:
     """Run a command's body and exit: no traceback for anything that an input or the system can cause."""
     from modelkit.report import console
@@ -50,6 +56,10 @@ def run_safely(work: Callable[[], int]) -> None:
         sys.stderr.write("interrupted\n")
         code = 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         code = 0
+    except OSError as problem:  # the library explains its own; what is left is the way out: a full disk, mostly
+        _drop_output()
+        console.error(CannotAccess(f"output: {problem.strerror or problem}"))
+        code = 1
     sys.exit(code)

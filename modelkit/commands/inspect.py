@@ -33,7 +33,7 @@ def command(path: str, view: str | None, top: int | None, key: str | None, grep:
     """
     if key is not None:
         view = "metadata"
-    if top is not None:
+    if top is not None or (grep is not None and view is None):
         view = "tensors"
     run_safely(lambda: _show(path, view, top, key, grep, as_json))
 
@@ -48,7 +48,7 @@ def _show(path: str, view: str | None, top: int | None, key: str | None, grep: s
     facts = operation.summary(opened)
     found: object
     if view == "tree":
-        branches = operation.tree(opened.model.tensors)
+        branches = operation.tree(opened.model.tensors, grep)
         found, lines = [asdict(branch) for branch in branches], inspection.tree_lines(branches)
     elif view == "tensors":
         found = operation.tensors(opened, grep, top)

@@ -10,7 +10,7 @@ from modelkit.encodings import by_ggml
 from modelkit.errors import BrokenFile
 from modelkit.faults import Faults
 from modelkit.formats._gguf_values import Cursor, Value, read_value
-from modelkit.sources import Source
+from modelkit.sources import HEAD, PULL, Source, lfs_pointer
 from modelkit.tensors import Shape
 
 MAGIC = b"GGUF"
@@ -80,6 +80,10 @@ def _head(cursor: Cursor, faults: Faults) -> tuple[int, int, int] | None:
     file = cursor.source.name
     if cursor.source.size < 24:
         faults.add("too-short", file, f"only {cursor.source.size} bytes; a GGUF head has 24", AGAIN)
+        return None
+    pointer = lfs_pointer(cursor.source.read(0, min(cursor.source.size, HEAD)))
+    if pointer is not None:
+        faults.add("lfs-pointer", file, pointer, PULL, offset=0)
         return None
     magic, version = cursor.take(4, "magic"), cursor.number("I", "version")
     if magic != MAGIC:

@@ -17,7 +17,8 @@ from typing import Any
 
 from modelkit.encodings import by_dtype
 from modelkit.faults import Faults
-from modelkit.sources import Source
+from modelkit.formats._side_files import holds_half_a_character, utf8
+from modelkit.sources import HEAD, PULL, Source, lfs_pointer
 from modelkit.tensors import BITS, Model, Part, Span, Tensor
 
 LARGEST_HEADER = 100_000_000  # the reference reader's own limit
@@ -67,7 +68,7 @@ def write(tensors: Iterable[Tensor], metadata: Mapping[str, str], file: str) -> 
     for part in parts:
         header[part.name] = {"dtype": part.dtype, "shape": part.shape, "data_offsets": [at, at + part.size]}
         at += part.size
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = utf8(json.dumps(header, separators=(",", ":"), ensure_ascii=False), file)
     text += b" " * (-len(text) % 8)
     start = 8 + len(text)
     spans = {part.name: Span(file, start + header[part.name]["data_offsets"][0], part.size) for part in parts}
@@ -97,6 +98,10 @@ def _header_text(source: Source, faults: Faults) -> bytes | None:
         faults.add("too-short", source.name, f"only {source.size} bytes; a header needs 8", AGAIN)
         return None
     length = int.from_bytes(source.read(0, 8), "little")
+    pointer = lfs_pointer(source.read(0, min(source.size, HEAD)))
+    if pointer is not None:
+        faults.add("lfs-pointer", source.name, pointer, PULL, offset=0)
+        return None
     if not 2 <= length <= min(LARGEST_HEADER, source.size - 8):
         message = f"header length {length:,} is impossible in a file of {source.size:,} bytes"
         faults.add("header-length", source.name, message, AGAIN, offset=0)
@@ -128,6 +133,10 @@ def _parse(file: str, text: bytes, faults: Faults) -> dict[str, Any] | None:
         at = 8 + getattr(error, "pos", 0)
         reason = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
         faults.add("header-not-json", file, f"header is not JSON at byte {at:,}: {reason}", RESAVE, offset=at)
+        return None
+    if holds_half_a_character(text, header):
+        message = "header has an escape like \\ud800, which is half a character"
+        faults.add("header-not-utf8", file, message, RESAVE)
         return None
     for name in twice:
         faults.add("duplicate-tensor-name", file, f"'{name}' is there twice", RESAVE, tensor=name)

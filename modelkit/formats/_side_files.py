@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from modelkit.errors import Unsupported
 from modelkit.faults import Faults
 from modelkit.sources import Opener
 
@@ -22,15 +23,43 @@ LARGEST_SIDE_FILE = 256 * 2**20  # the largest tokenizers in use have some 40 MB
 def read_json(opener: Opener, name: str, faults: Faults) -> Any:
     """The parsed file, or None after reporting that it is not JSON."""
     data = read_whole(opener, name, faults)
-    if data is None:
-        return None
+    return None if data is None else parse_json(data, name, faults)
+
+
+def parse_json(data: bytes, name: str, faults: Faults) -> Any:
+    """JSON from a file called `name`, or None after reporting what is wrong with it."""
+    rule = "index-not-json" if name.endswith(".index.json") else "config-not-json"
     try:
-        return json.loads(data.decode("utf-8-sig"))
+        found = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         where = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        rule = "index-not-json" if name.endswith(".index.json") else "config-not-json"
         faults.add(rule, name, f"is not JSON{where}", "the file is cut off or damaged: fetch it again")
         return None
+    if holds_half_a_character(data, found):
+        faults.add(rule, name, "has an escape like \\ud800, which is half a character", "write it again in UTF-8")
+        return None
+    return found
+
+
+def holds_half_a_character(data: bytes, found: object) -> bool:
+    """Whether escapes in JSON made strings that are no text; other readers refuse such a file."""
+    if b"\\ud" not in data.lower():
+        return False
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def utf8(text: str, file: str) -> bytes:
+    """The bytes of a text; raises Unsupported for what came from bytes that were no UTF-8."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        near = text[max(error.start - 20, 0) : error.end + 20]
+        fix = "convert to GGUF, which holds any bytes, or repair the source"
+        raise Unsupported(f"{file}: cannot hold text that is not UTF-8: '{near}'", fix) from None
 
 
 def read_whole(opener: Opener, name: str, faults: Faults) -> bytes | None:

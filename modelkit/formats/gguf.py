@@ -22,7 +22,7 @@ from modelkit.errors import Unsupported
 from modelkit.faults import Faults
 from modelkit.formats._contract import Facts, Format, Limit
 from modelkit.formats._gguf_file import alignment_of, padded_size, whole_file
-from modelkit.formats._gguf_header import MAGIC, Header, read_header
+from modelkit.formats._gguf_header import LONGEST_NAME, MAGIC, MOST_DIMENSIONS, Header, read_header
 from modelkit.formats._gguf_values import Value, load
 from modelkit.formats._grouping import groups
 from modelkit.sources import Opener, head
@@ -51,7 +51,7 @@ def read(opener: Opener, faults: Faults) -> Model | None:
     first = read_header(opener.open(names[0]), faults) if opener.holds(names[0]) else None
     if len(names) == 1:
         if first is not None:
-            _check_alone(first, faults)
+            _check_whole(first, faults)
         return _model([first], faults) if first else None
     headers: list[Header] = []
     for name in names:
@@ -80,6 +80,7 @@ def stores(encoding: Encoding) -> bool:
 
 def layout(model: Model, name: str) -> Layout:
     """`model.metadata`: key -> plain value, or raw bytes (type number and value) to be carried as they are."""
+    _check_room(model, name)
     pairs = {key: value for key, value in model.metadata.items() if key not in SPLIT_KEYS}
     file, spans = whole_file(model.tensors, pairs, name, alignment_of(pairs.get(ALIGNMENT_KEY)))
     return Layout((file,), Model(model.tensors, spans, model.metadata))
@@ -87,6 +88,7 @@ def layout(model: Model, name: str) -> Layout:
 
 def split(model: Model, name: str, limit: Limit) -> Layout:
     """NAME-00001-of-00003.gguf ...: all keys in the first file, in the others the alignment alone."""
+    _check_room(model, name)
     pairs = {key: value for key, value in model.metadata.items() if key not in SPLIT_KEYS}
     alignment = alignment_of(pairs.get(ALIGNMENT_KEY))
     common = {ALIGNMENT_KEY: pairs[ALIGNMENT_KEY]} if ALIGNMENT_KEY in pairs else {}
@@ -111,6 +113,22 @@ def _split_keys(number: int, count: int, tensors: int) -> dict[str, bytes]:
     return dict(zip(SPLIT_KEYS, values, strict=True))
 
 
+def _check_room(model: Model, file: str) -> None:
+    """Refuse what a reader of GGUF would refuse."""
+    for tensor in model.tensors:
+        length = len(tensor.name.encode("utf-8", "surrogatepass"))
+        if len(tensor.shape) > MOST_DIMENSIONS:
+            has, holds = f"{len(tensor.shape)} dimensions", f"at most {MOST_DIMENSIONS}"
+        elif 0 in tensor.shape:
+            has, holds = f"shape {list(tensor.shape)}", "no empty tensors"
+        elif length > LONGEST_NAME:
+            has, holds = f"a name of {length} bytes", f"at most {LONGEST_NAME}"
+        else:
+            continue
+        fix = "convert to a .safetensors file"
+        raise Unsupported(f"{file}: '{tensor.name}' has {has}; GGUF holds {holds}", fix)
+
+
 def file_type(tensors: tuple[Tensor, ...]) -> int:
     """The number for general.file_type: the encoding with most values among the matrices."""
     counts: dict[str, int] = {}
@@ -128,14 +146,13 @@ def _split_names(main: str) -> list[str]:
     return [f"{match[1]}-{n:05d}-of-{match[3]}.gguf" for n in range(1, int(match[3]) + 1)]
 
 
-def _check_alone(header: Header, faults: Faults) -> None:
-    """A shard under another name would be taken for a whole model."""
-    values = [header.values.get(key) for key in SPLIT_KEYS[:2]]
-    number, count = (value.value if value is not None else 0 for value in values)
+def _check_whole(header: Header, faults: Faults) -> None:
+    """A file whose name is that of no shard says of itself that it is one: the others cannot be found."""
+    value = header.values.get("split.count")
+    count = value.value if value is not None else 1
     if isinstance(count, int) and count > 1:
-        place = f"{number + 1} of {count}" if isinstance(number, int) else f"of {count}"
-        message = f"split.count says that this is shard {place}, but its name does not"
-        faults.add("wrong-shard", header.file, message, "give it its name back: NAME-00001-of-00003.gguf")
+        message = f"is one of {count:,} shards, and its name does not say which"
+        faults.add("wrong-shard", header.file, message, "give it its name back: NAME-00001-of-00002.gguf, and so on")
 
 
 def _check_split(header: Header, number: int, count: int, faults: Faults) -> None:

@@ -17,7 +17,7 @@ from modelkit.faults import Faults
 from modelkit.formats import _safetensors_header as header
 from modelkit.formats._contract import Facts, Format, Limit
 from modelkit.formats._grouping import groups
-from modelkit.formats._side_files import SIDE_FILES, read_json, side_files
+from modelkit.formats._side_files import SIDE_FILES, read_json, side_files, utf8
 from modelkit.sources import Opener
 from modelkit.tensors import Encoding, Layout, Model, OutputFile, Span, Tensor
 
@@ -100,10 +100,10 @@ def _laid(model: Model, cut: list[list[Tensor]]) -> Layout:
     if len(cut) > 1:
         total = sum(span.size for span in spans.values())
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        files.append(_small(INDEX, _json(index)))
+        files.append(_small(INDEX, _json(index, INDEX)))
     beside: dict[str, bytes] = model.metadata["files"]
     if model.metadata["config"] and "config.json" not in beside:
-        files.append(_small("config.json", _json(model.metadata["config"])))
+        files.append(_small("config.json", _json(model.metadata["config"], "config.json")))
     files += [_small(file, data) for file, data in beside.items()]
     return Layout(tuple(files), Model(model.tensors, spans, model.metadata))
 
@@ -178,8 +178,8 @@ def _small(name: str, data: bytes) -> OutputFile:
     return OutputFile(name, len(data), ((0, data),))
 
 
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+def _json(value: object, file: str) -> bytes:
+    return utf8(json.dumps(value, indent=2, ensure_ascii=False) + "\n", file)
 
 
 format = Format("Hugging Face folder", "huggingface", ("/",), sniff, read, facts, stores, layout, split)

@@ -26,6 +26,7 @@ from modelkit.sources import Opener, head
 from modelkit.tensors import Encoding, Layout, Model, OutputFile, Span
 
 AGAIN = "the file is damaged or the download incomplete: fetch it again"
+LARGEST_TABLE = 1 << 28  # bytes; a context of 131,072 tokens and heads of 128 need 64 MiB
 THETA = 10000.0  # fixed in the programs that run these files
 
 
@@ -90,6 +91,7 @@ def layout(model: Model, name: str) -> Layout:
             raise Unsupported(f"{name}: llama2.c needs '{tensor.name}' as {needs}; it is {has}")
     literals = [(0, _header_bytes(header))]
     if header.version == 0:
+        _check_table(header, name)
         literals.append((_table_start(header, spans), _rotary_table(header)))
     files = [OutputFile(name, total, tuple(literals))]
     if model.metadata.get("tokenizer"):
@@ -109,6 +111,14 @@ def _header_bytes(header: Header) -> bytes:
 
 def _table_start(header: Header, spans: Mapping[str, Span]) -> int:
     return spans["norm.weight"].end
+
+
+def _check_table(header: Header, name: str) -> None:
+    """The table is as long as the context that a config claims, whatever the weights need."""
+    context, width = header.fields["max_seq_len"], header.sizes["head_dim"]
+    if 4 * context * width > LARGEST_TABLE:
+        message = f"{name}: a context of {context:,} tokens needs a rotary table of {4 * context * width:,} bytes"
+        raise Unsupported(message, f"at most {LARGEST_TABLE:,} are written: convert to GGUF or a Hugging Face folder")
 
 
 def _rotary_table(header: Header) -> bytes:

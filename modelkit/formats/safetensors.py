@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from modelkit.errors import BrokenFile
 from modelkit.faults import Faults
 from modelkit.formats import _safetensors_header as header
 from modelkit.formats._contract import Facts, Format
-from modelkit.formats._side_files import SIDE_FILES, read_json, side_files
+from modelkit.formats._side_files import SIDE_FILES, parse_json, read_json, side_files
 from modelkit.sources import Opener, head
 from modelkit.tensors import Encoding, Layout, Model, OutputFile
 
@@ -37,11 +36,7 @@ def facts(model: Model, opener: Opener) -> Facts:
     """{"config": dict, "files": {name: bytes}, "metadata": {...}} from the header or from beside the file."""
     config: Any = None
     if CONFIG in model.metadata:
-        try:
-            config = json.loads(model.metadata[CONFIG])
-        except (ValueError, RecursionError):
-            fix = "the header is damaged: write the file again"
-            raise BrokenFile(f"metadata '{CONFIG}' is not JSON", fix, "config-not-json") from None
+        config = parse_json(model.metadata[CONFIG].encode(), f"{opener.main}: {CONFIG}", Faults())
     elif opener.holds("config.json"):
         config = read_json(opener, "config.json", Faults())
     return {

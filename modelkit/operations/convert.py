@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from modelkit.errors import BadRequest, BadValue, BrokenFile, CannotAccess, Refused, Unsupported
 from modelkit.execute import Done, Journal, execute, locked, still_there, work
+from modelkit.formats import Format
+from modelkit.operations import importance
 from modelkit.operations.design import Design, constant_tensors, design, refuse_requantising, understand
 from modelkit.operations.destination import Destination
 from modelkit.operations.opening import Opened, destination_format, open_model
 from modelkit.operations.receipt import Verdict, fingerprints, verdicts
 from modelkit.plan import Plan, make
 from modelkit.recipes import parse
-from modelkit.tensors import Layout, Model, OutputFile
+from modelkit.tensors import Importance, Layout, Model, OutputFile
 
 MEMORY = 256 * 2**20
 """Bytes that jobs in flight may plan to use together, by default."""
@@ -27,7 +31,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to convert, into what, and how. `to` is what the user types after --to (None = keep encodings)."""
+    """What to convert, into what, and how. `to` is what the user types after --to (None = keep encodings).
+
+    Or `recipe` names a TOML file. `keep` has PATTERN=NAME: encodings of what a pattern finds, whatever else holds.
+    `importance` names an imatrix file of llama.cpp.
+    """
 
     source: str
     destination: str
@@ -38,6 +46,9 @@ class Request:
     allow_requantize: bool = False
     workers: int | None = None
     memory: int = MEMORY
+    recipe: str | None = None
+    keep: tuple[str, ...] = ()
+    importance: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,7 @@ class Prepared:
     destination: Destination
     plan: Plan
     notes: tuple[str, ...]
+    sources: Mapping[str, Any]  # the files that tensors are read from, as they were when headers were read
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +76,23 @@ def prepare(request: Request) -> Prepared:
     """Steps 1 to 3: open, design, place."""
     from modelkit.operations.translate import metadata  # brings the tokenizers, which shard and merge do without
 
+    if request.memory < 1 or (request.workers is not None and request.workers < 1):
+        raise BadRequest("memory and workers are numbers from 1 on")
     target = destination_format(request.destination)
-    choice = parse(request.to)
+    choice = parse(request.to, request.recipe, request.keep)
     opened = open_model(request.source)
+    sources = fingerprints(opened)
     known = understand(opened, needed=opened.format.dialect != target.dialect)
-    made = design(opened, known, target, choice)
+    weights = read_importance(request.importance, target)
+    made = design(opened, known, target, choice, weights)
     destination = Destination(request.destination)
     _refuse_empty(opened, made)
     facts = metadata(opened, known, target, made, request.tokenizer)
+    if choice.recipe is not None and choice.recipe.file_type is not None and target.dialect == "gguf":
+        facts["general.file_type"] = choice.recipe.file_type
+    if request.importance is not None:
+        facts["quantize.imatrix.file"] = os.path.basename(request.importance)
+        facts["quantize.imatrix.entries_count"] = len(weights)
     tensors = (*(way.target for way in made.ways), *constant_tensors(made))
     assert target.layout is not None  # noqa: S101 - destination_format gives writable formats only
     layout = _with_constants(target.layout(Model(tensors, {}, facts), destination.name), made)
@@ -79,17 +100,42 @@ def prepare(request: Request) -> Prepared:
     if plan.memory > request.memory:
         made.notes.append(f"one tensor needs {plan.memory:,} bytes at once, more than --memory allows: it runs alone")
     warnings = (fault.message for fault in opened.faults.found if fault.severity == "warning")
-    return Prepared(request, opened, destination, plan, (*warnings, *made.notes))
+    return Prepared(request, opened, destination, plan, (*warnings, *made.notes), sources)
+
+
+def read_importance(path: str | None, target: Format) -> Mapping[str, Importance]:
+    """What --importance names; its words are those of GGUF, and no other target has encodings that use it."""
+    if path is None:
+        return {}
+    if target.dialect != "gguf":
+        raise BadRequest(f"--importance helps to write GGUF, not {target.title}", "leave it out, or write a .gguf")
+    return importance.read(path)
 
 
 def check(prepared: Prepared) -> None:
     """Step 4: free disk, collisions, lossy on lossy."""
-    refuse_requantising(list(prepared.plan.assignments), allowed=prepared.request.allow_requantize)
     if prepared.request.resume and prepared.destination.journal.exists():
         with _locked(prepared.destination):
             if _journal(prepared).was_sealing():
                 prepared.destination.unseal(prepared.plan)
-    prepared.destination.check(prepared.opened.opener, prepared.plan, force=prepared.request.force)
+    _refuse(prepared)
+
+
+def _refuse(prepared: Prepared) -> None:
+    refuse_requantising(list(prepared.plan.assignments), allowed=prepared.request.allow_requantize)
+    prepared.destination.check(source_paths(prepared), prepared.plan, force=prepared.request.force)
+
+
+def source_paths(prepared: Prepared) -> list[Path]:
+    """What is read and must stay as it is: the path that was named, its shards, a tokenizer."""
+    opener, tokenizer = prepared.opened.opener, prepared.request.tokenizer
+    named = [opener.path, *([Path(tokenizer)] if tokenizer else [])]
+    return [*named, *(opener.root / name for name in prepared.sources)]
+
+
+def model_paths(prepared: Prepared) -> list[Path]:
+    """Every file that is read or written."""
+    return [*source_paths(prepared), *map(prepared.destination.final, (f.name for f in prepared.plan.layout.files))]
 
 
 def convert(request: Request, progress: Progress | None = None) -> Result:
@@ -99,37 +145,18 @@ def convert(request: Request, progress: Progress | None = None) -> Result:
     return carry_out(prepared, progress)
 
 
-def convert_to(
-    source: str | os.PathLike[str],
-    destination: str | os.PathLike[str],
-    to: str | None = None,
-    *,
-    tokenizer: str | None = None,
-    resume: bool = False,
-    force: bool = False,
-    allow_requantize: bool = False,
-    workers: int | None = None,
-    memory: int = MEMORY,
-) -> Result:
-    """`modelkit convert SOURCE DESTINATION --to TO`; the ending of `destination` chooses the format, a slash a folder.
-
-    `memory` is in bytes, `workers` are threads (None = cores). Raises ModelkitError: Refused for what would lose
-    something, BadValue for a weight that the target cannot hold, BrokenFile, Unsupported, CannotAccess, BadRequest.
-    """
-    paths = os.fspath(source), os.fspath(destination)
-    return convert(Request(*paths, to, tokenizer, resume, force, allow_requantize, workers, memory))
-
-
 def carry_out(prepared: Prepared, progress: Progress | None = None, proof: Callable[[], None] | None = None) -> Result:
     """Steps 5 and 6: execute and seal. `proof` looks at what was written before it gets its final name."""
     destination = prepared.destination
     with _locked(destination):
         try:
+            _refuse(prepared)  # once more: another run may have ended since
             done, resumed = _execute(prepared, progress)
+            _refuse_changed(prepared)
             if proof is not None:
                 proof()
-            _journal(prepared).sealing(done)
-            destination.seal(prepared.plan)
+            _journal(prepared).sealing()
+            destination.seal(prepared.plan, force=prepared.request.force)
         except (BadValue, BrokenFile, Unsupported):
             destination.discard()  # running it again would end the same way
             raise
@@ -138,16 +165,22 @@ def carry_out(prepared: Prepared, progress: Progress | None = None, proof: Calla
 
 @contextmanager
 def _locked(destination: Destination) -> Iterator[None]:
-    lock = destination.journal.with_name(destination.journal.name + ".lock")
-    with locked(lock):
+    with locked(destination.lock):
         try:
             yield
         finally:
-            lock.unlink(missing_ok=True)
+            destination.lock.unlink(missing_ok=True)
 
 
 def _journal(prepared: Prepared) -> Journal:
-    return Journal(prepared.destination.journal, prepared.plan, fingerprints(prepared.opened))
+    return Journal(prepared.destination.journal, prepared.plan, prepared.sources)
+
+
+def _refuse_changed(prepared: Prepared) -> None:
+    """Bytes of two states of a source make no model."""
+    if fingerprints(prepared.opened) != prepared.sources:
+        message = f"{prepared.opened.opener.title}: changed while it was converted"
+        raise BrokenFile(message, "run again when nothing writes to it", "changed-source")
 
 
 def _execute(prepared: Prepared, progress: Progress | None) -> tuple[list[Done], int]:

@@ -12,11 +12,12 @@ from modelkit.encodings import ENCODINGS
 from modelkit.encodings.llama2c import Llama2c
 from modelkit.errors import BrokenFile, Refused, Unsupported
 from modelkit.formats import Format
+from modelkit.operations.importance import of_tensor
 from modelkit.operations.opening import Opened
 from modelkit.plan import Assignment
-from modelkit.recipes import Choice
+from modelkit.recipes import Choice, Facts, from_gguf_keys
 from modelkit.steps import Step
-from modelkit.tensors import Encoding, Tensor
+from modelkit.tensors import Encoding, Importance, Tensor
 
 LARGEST_PROBE = 65_536  # bytes; rope_freqs has at most some hundred float32
 
@@ -86,29 +87,43 @@ def _with_tensors(config: Config, opened: Opened, architecture: Architecture) ->
     )
 
 
-def design(opened: Opened, known: Understanding, target: Format, choice: Choice) -> Design:
-    """Decide each tensor's target. Raises Unsupported or BrokenFile where a name or a shape does not fit."""
+def design(
+    opened: Opened, known: Understanding, target: Format, choice: Choice, importance: Mapping[str, Importance]
+) -> Design:
+    """Decide each tensor's target. Raises Unsupported or BrokenFile where a name or a shape does not fit.
+
+    `importance`: by the names of GGUF, empty for none.
+    """
     made = Design()
-    choose = choice.chooser(target, opened.model.tensors, _widened(known))
     source, dialect = opened.format.dialect, target.dialect
     translated = known.architecture is not None and source != dialect
     if translated and known.architecture is not None and dialect not in known.architecture.dialects:
         message = f"unsupported architecture {known.architecture.name}: it has no form in {target.title}"
         raise Unsupported(message, f"it has one in: {', '.join(sorted(known.architecture.dialects))}")
+    ways: list[tuple[Tensor, str, tuple[Step, ...]]] = []
     for tensor in opened.model.tensors:
-        name, steps = tensor.name, tuple[Step, ...]()
-        if translated:
-            found = _translated(tensor, known, source, dialect, made)
-            if found is None:
-                continue
-            name, steps = found
-        chosen = choose(tensor)
-        encoding = _group_that_divides(chosen.encoding, known.config)
+        found = _translated(tensor, known, source, dialect, made) if translated else (tensor.name, ())
+        if found is not None:
+            ways.append((tensor, *found))
+    choose = choice.chooser(
+        target, [(name, tensor) for tensor, name, _ in ways], _widened(known), _for_recipes(known, dialect),
+        importance=bool(importance),
+    )  # fmt: skip
+    without = 0
+    for tensor, name, steps in ways:
+        chosen = choose(name, tensor)
+        encoding = _group_that_divides(chosen.encoding, known.config, made)
         if encoding.name.startswith("f8_") and known.architecture is not None and len(tensor.shape) < 2:
             encoding = tensor.encoding  # norms of a known family keep their precision
         shape = tensor.shape
         parts = encoding.parts(name, shape)
-        made.ways.append(Assignment(tensor, Tensor(name, shape, encoding, parts), steps, chosen.why))
+        weights = None
+        if importance and encoding.kind == "quantised" and encoding != tensor.encoding:
+            weights = of_tensor(importance, name, tensor, made.notes)
+            without += weights is None
+        made.ways.append(Assignment(tensor, Tensor(name, shape, encoding, parts), steps, chosen.why, weights))
+    if without:
+        made.notes.append(f"{without} quantised tensors have no importance weights: their columns count alike")
     if translated:
         _check_complete(opened, known, source)
         _add_derived(made, known, dialect)
@@ -194,19 +209,34 @@ def _name_unknown(made: Design, opened: Opened, known: Understanding, dialect: s
         made.notes.append(f"{called}: names are carried as they are")
 
 
+def _for_recipes(known: Understanding, dialect: str) -> Facts:
+    """What recipes ask about the model, in the words of GGUF; nothing where other names are written."""
+    if dialect != "gguf":
+        return Facts()
+    if known.architecture is None or known.config is None:
+        return from_gguf_keys(known.facts)
+    keys = known.facts if "general.architecture" in known.facts else None
+    return from_gguf_keys(keys or known.architecture.dialects["gguf"].write(known.config))
+
+
 def _widened(known: Understanding) -> Encoding | None:
     name = known.facts.get("modelkit.widened")
     return ENCODINGS[name] if isinstance(name, str) and name in ("bf16", "f16") else None
 
 
-def _group_that_divides(encoding: Encoding, config: Config | None) -> Encoding:
-    """llama2.c halves the group until it divides the model's width."""
+def _group_that_divides(encoding: Encoding, config: Config | None, made: Design) -> Encoding:
+    """llama2.c halves the group until it divides the model's width; that is said, once."""
     if not isinstance(encoding, Llama2c) or config is None:
         return encoding
     group = encoding.group
     while config.hidden % group:
         group //= 2
-    return Llama2c(group) if group != encoding.group else encoding
+    if group == encoding.group:
+        return encoding
+    note = f"groups of {encoding.group:,} do not divide the width of {config.hidden:,}: groups of {group:,} are used"
+    if note not in made.notes:
+        made.notes.append(note)
+    return Llama2c(group)
 
 
 def refuse_requantising(ways: list[Assignment], *, allowed: bool) -> None:

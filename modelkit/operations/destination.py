@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
-from modelkit.errors import CannotAccess, Refused
-from modelkit.execute import Folders, fsync, write_at
+from modelkit.errors import BadRequest, CannotAccess, Refused
+from modelkit.execute import Folders, fsync, is_journal, write_at
 from modelkit.plan import Plan
 from modelkit.sources import Disk, LocalFile, explained
+
+EXTRA_FLAGS = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)  # no link leads a write elsewhere
 
 
 class Destination:
@@ -19,8 +22,11 @@ class Destination:
     def __init__(self, text: str) -> None:
         self.folder = text.endswith(("/", os.sep))
         self.path = Path(text)
+        if self.path.name in ("", "..") or "\0" in text:
+            raise BadRequest(f"{text}: names nothing that could be made", "give the output a name of its own")
         self.part = self.path.with_name(self.path.name + ".part")
         self.journal = self.path.with_name(self.path.name + ".journal")
+        self.lock = self.path.with_name(self.path.name + ".journal.lock")
         self.old = self.path.with_name(self.path.name + ".old")
         self._made: list[Path] = []
 
@@ -40,34 +46,54 @@ class Destination:
     def partial(self, file: str) -> Path:
         return self.part / file if self.folder else self.path.with_name(file + ".part")
 
-    def check(self, source: Disk, plan: Plan, *, force: bool) -> None:
-        """Refuse what would overwrite, what cannot be written, and what does not fit."""
+    def check(self, sources: Iterable[Path], plan: Plan, *, force: bool) -> None:
+        """Refuse what would touch a source, overwrite anything, cannot be written, or does not fit."""
         parent = self.path.parent
         if not parent.is_dir():
             raise CannotAccess(f"{parent}: no such folder", "make it first")
         if not os.access(parent, os.W_OK):
             raise CannotAccess(f"{parent}: cannot be written", "choose a folder that you may write to")
-        own = [self.path] if self.folder else []  # a set of files is named after its path, which itself is not written
-        for taken in [*own, *(self.final(file.name) for file in plan.layout.files)]:
-            if os.path.lexists(taken):
-                self._refuse_source(source, plan, taken)
-                if not force:
-                    raise Refused(f"{taken}: is there already", "choose another name, or replace it with --force")
+        finals = self.finals(plan)
+        beside = [self.part, *self.partials(plan), self.journal, self.lock, *([self.old] if self.folder else [])]
+        self._refuse_sources(list(sources), [*finals, *beside])
+        if not force:
+            self.refuse_existing(plan)
         if self.path.exists() and self.folder != self.path.is_dir():
             kinds = ("a file", "a folder") if self.folder else ("a folder", "a file")
             raise Refused(f"{self.path}: is {kinds[0]}, {kinds[1]} was asked for", "choose another name")
+        self._refuse_foreign(beside)
         self._check_space(plan)
 
-    def _refuse_source(self, source: Disk, plan: Plan, taken: Path) -> None:
-        """No file of the source may be the destination, nor lie in a folder that is replaced."""
-        origin = source.path.resolve()
-        target = taken.resolve()
-        read = {source.root / span.file for job in plan.jobs for span in job.reads}
-        for path in (source.path, *sorted(read)):
-            if path.resolve() == target or (taken.exists() and os.path.samefile(path, taken)):
+    def finals(self, plan: Plan) -> list[Path]:
+        """What gets its place at the end. A set of files is named after a path that is none of them."""
+        return [*([self.path] if self.folder else []), *(self.final(file.name) for file in plan.layout.files)]
+
+    def refuse_existing(self, plan: Plan) -> None:
+        """Refuse to replace what stands under a final name."""
+        for taken in self.finals(plan):
+            if os.path.lexists(taken):
+                raise Refused(f"{taken}: is there already", "choose another name, or replace it with --force")
+
+    def _refuse_sources(self, sources: list[Path], written: Iterable[Path]) -> None:
+        """A source may be nothing that is written, nor lie in a folder that is replaced."""
+        origins = {source.resolve() for source in sources}
+        numbers = {_number(source) for source in sources} - {None}
+        for taken in written:
+            if taken.resolve() in origins or _number(taken) in numbers:
                 raise Refused(f"{taken}: is the source itself", "choose another destination")
-        if self.folder and target == self.path.resolve() and origin.is_relative_to(target):
-            raise Refused(f"{taken}: holds the source", "choose another destination")
+        for folder in (self.path, self.part, self.old) if self.folder else ():
+            replaced = folder.resolve()
+            if any(origin.is_relative_to(replaced) for origin in origins):
+                raise Refused(f"{folder}: holds the source", "choose another destination")
+
+    def _refuse_foreign(self, beside: Iterable[Path]) -> None:
+        """What lies under a working name is removed only where a journal says that an unfinished run left it."""
+        if is_journal(self.journal):
+            return
+        for path in beside:
+            if path != self.lock and os.path.lexists(path):
+                message = f"{path}: is there already, and no unfinished conversion left it"
+                raise Refused(message, "move it away: modelkit builds the output under this name")
 
     def _check_space(self, plan: Plan) -> None:
         held = sum(_allocated(self.partial(file.name)) for file in plan.layout.files)
@@ -86,15 +112,18 @@ class Destination:
         return Unfinished(self, str(main))
 
     def discard(self) -> None:
-        """Remove what an unfinished run left, also one that cut the same set into another number of files."""
-        if self.folder and self.part.is_dir():
-            shutil.rmtree(self.part)
-        numbered = re.compile(re.escape(self.path.stem) + r"-\d{5}-of-\d{5}" + re.escape(self.path.suffix) + r"\.part")
-        others = [] if self.folder else [path for path in self.path.parent.iterdir() if numbered.fullmatch(path.name)]
-        for path in [*self._made, *others, self.part, self.journal]:
-            if path.is_file():
-                path.unlink()
+        """Remove what an unfinished run left; its journal last, which says that the rest was modelkit's own."""
+        for path in [*self._made, *self._numbered(), self.part, self.journal]:
+            _remove(path)
         self._made.clear()
+
+    def _numbered(self) -> list[Path]:
+        """Files of a set that an unfinished run cut into another number of files."""
+        if self.folder or not is_journal(self.journal):
+            return []
+        name = re.compile(re.escape(self.path.stem) + r"-\d{5}-of-\d{5}" + re.escape(self.path.suffix) + r"\.part")
+        with explained(self.path.parent):
+            return [path for path in self.path.parent.iterdir() if name.fullmatch(path.name)]
 
     def prepare(self, plan: Plan, *, fresh: bool) -> None:
         """Make every output file at its final size, with the bytes that are known already."""
@@ -105,7 +134,7 @@ class Destination:
             path = self.partial(file.name)
             self._made.append(path)
             with explained(path):
-                flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if fresh else 0) | getattr(os, "O_BINARY", 0)
+                flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if fresh else 0) | EXTRA_FLAGS
                 opened = os.open(path, flags, 0o644)
                 try:
                     os.truncate(opened if os.truncate in os.supports_fd else path, file.size)
@@ -127,28 +156,45 @@ class Destination:
                 with explained(final):
                     final.rename(partial)
 
-    def seal(self, plan: Plan) -> None:
+    def seal(self, plan: Plan, *, force: bool) -> None:
         """Sync everything, then rename: the main file last, a folder whole; the old one goes last of all."""
         for path in self.partials(plan):
             fsync(path)
+        if not force:
+            self.refuse_existing(plan)  # it may have appeared meanwhile
         if self.folder:
             fsync(self.part)
-            replaced = self.path.exists()
             with explained(self.path):
-                if replaced:
-                    if self.old.exists():
-                        shutil.rmtree(self.old)
+                if os.path.lexists(self.path):
+                    _remove(self.old)
                     self.path.rename(self.old)
                 self.part.rename(self.path)
             fsync(self.path.parent)
-            if replaced:
-                shutil.rmtree(self.old)
+            _remove(self.old)
         else:
             for file in reversed(plan.layout.files):
                 with explained(self.final(file.name)):
                     os.replace(self.partial(file.name), self.final(file.name))
             fsync(self.path.parent)
-        self.journal.unlink(missing_ok=True)
+        _remove(self.journal)
+
+
+def _remove(path: Path) -> None:
+    """A file, a link (not what it points to) or a whole folder; nothing where nothing is."""
+    with explained(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _number(path: Path) -> tuple[int, int] | None:
+    """Device and inode, which all links to a file share; None where nothing is."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
 
 
 class Unfinished(Disk):

@@ -68,6 +68,9 @@ def choose(name: str | None, max_kl: float | None, min_top1: float | None) -> Ga
     if name is None:
         if max_kl is None and min_top1 is None:
             return None
+        for option, limit in (("--max-kl", max_kl), ("--min-top1", min_top1)):
+            if limit is not None and not limit >= 0:  # NaN would let everything pass
+                raise BadRequest(f"{option} {limit}: is no limit", "give a number from 0 on")
         return Gate("custom", max_kl, min_top1)
     if name not in GATES:
         raise BadRequest(f"no gate is called '{name}'", f"known are: {', '.join(GATES)}")

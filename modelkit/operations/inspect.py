@@ -77,10 +77,10 @@ def health(opened: Opened) -> dict[str, Any]:
     }
 
 
-def tree(tensors: Iterable[Tensor]) -> list[Branch]:
+def tree(tensors: Iterable[Tensor], pattern: str | None = None) -> list[Branch]:
     """Layers folded: one line for all tensors whose names differ by a number and that are alike."""
     groups: dict[tuple[str, tuple[int, ...], str], list[tuple[int | None, Tensor]]] = {}
-    for tensor in tensors:
+    for tensor in (tensor for tensor in tensors if _matches(pattern, tensor.name)):
         match = re.search(r"\.(\d+)\.", tensor.name)
         name = tensor.name if match is None else f"{tensor.name[: match.start()]}.[N].{tensor.name[match.end() :]}"
         layer = int(match[1]) if match else None

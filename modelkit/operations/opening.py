@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import dataclass
 
 from modelkit.errors import BadRequest, BrokenFile, ModelkitError, Unsupported
 from modelkit.faults import Faults
 from modelkit.formats import FORMATS, Format
-from modelkit.sources import Disk, Opener, head
+from modelkit.sources import PULL, Disk, Opener, head, lfs_pointer
 from modelkit.tensors import Model
 
 
@@ -79,11 +78,9 @@ def _impostor(opener: Disk) -> ModelkitError | None:
     size = opener.open(opener.main).size
     if size == 0:
         return BrokenFile(f"{title}: the file is empty", "fetch it again", "too-short", 0)
-    if data.startswith(b"version https://git-lfs.github.com/spec/"):
-        real = re.search(rb"\nsize (\d{1,19})\n?", data)
-        known = f" ({int(real[1]):,} bytes)" if real else ""
-        message = f"{title}: this is a git-lfs pointer of {size:,} bytes, not the model{known}"
-        return BrokenFile(message, "run `git lfs pull`, or download the file itself", "lfs-pointer", 0)
+    pointer = lfs_pointer(data)
+    if pointer is not None:
+        return BrokenFile(f"{title}: {pointer}", PULL, "lfs-pointer", 0)
     start = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml")) or (start.startswith(b'{"error') and _is_json(data)):
         message = f"{title}: this is a web page or an error answer, not a model"

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,7 @@ def prepare(request: Request) -> Prepared:
         raise BadRequest("--chat puts a prompt into the model's template; --tokens-file has its tokens already")
     if request.logits is not None and not request.logits.endswith(".npy"):
         raise BadRequest(f"--logits {request.logits}: its ending is not .npy", "name the file like logits.npy")
+    _check_sampling(request)
     model, notes = runnable(request.model), list[str]()
     if request.temperature == 0 and (request.seed is not None or request.top_p < 1) and request.logits is None:
         notes.append("temperature 0 always takes the most likely token: a seed and top-p change nothing")
@@ -124,6 +126,16 @@ def prepare(request: Request) -> Prepared:
         ids, flat = np.array([_encoded(text, request.prompt, chat=request.chat)], np.int64), True
     _check(ids, request, model, notes)
     return Prepared(request, model, text, ids, flat, request.memory or half_of_memory(), tuple(notes))
+
+
+def _check_sampling(request: Request) -> None:
+    """NaN is no number to sample with; the command line lets it through."""
+    if not 0 <= request.temperature < inf:
+        raise BadRequest(f"temperature {request.temperature}: is no number from 0 on", "0 is greedy, 1 the model's own")
+    if not 0 < request.top_p <= 1:
+        raise BadRequest(f"top-p {request.top_p}: is no probability above 0", "1 draws from all tokens")
+    if request.max_tokens < 0 or (request.seed is not None and request.seed < 0):
+        raise BadRequest("the most tokens and the seed are numbers from 0 on")
 
 
 def generate(prepared: Prepared, outcome: Outcome | None = None, progress: Progress | None = None) -> Iterator[Token]:
@@ -264,7 +276,9 @@ def _ids_of_file(path: str) -> Array:
             raise BadRequest(f"{path}: is no .npy file ({error})", fix) from None
     if found.dtype.kind not in "iu" or found.ndim not in (1, 2) or not found.size:
         raise BadRequest(f"{path}: holds {found.dtype} of shape {list(found.shape)}", fix)
-    return np.asarray(found, np.int64) if found.dtype != np.uint64 else np.minimum(found, 2**62).astype(np.int64)
+    if found.dtype == np.uint64 and found.max() >= 2**63:
+        raise BadRequest(f"{path}: token id {int(found.max()):,} is not in the model's vocabulary", fix)
+    return np.asarray(found, np.int64)
 
 
 def _check(ids: Array, request: Request, model: Runnable, notes: list[str]) -> None:
@@ -275,7 +289,7 @@ def _check(ids: Array, request: Request, model: Runnable, notes: list[str]) -> N
     if wrong.size:
         source = request.tokens_file or request.tokenizer or model.opened.opener.title
         message = f"{source}: token id {int(wrong[0]):,} is not in the model's vocabulary of {rows:,}"
-        raise BadRequest(message, "model and tokenizer do not belong together")
+        raise BadRequest(message, f"{'ids' if request.tokens_file else 'tokenizer'} and model do not belong together")
     total = tokens + (0 if request.logits else request.max_tokens)
     if total > context:
         notes.append(f"{total:,} tokens are more than the model's context of {context:,}: it was not made for that")

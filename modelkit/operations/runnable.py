@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from modelkit.architectures import ARCHITECTURES
 from modelkit.architectures._contract import Config
 from modelkit.errors import Unsupported
 from modelkit.operations.design import Understanding, understand
@@ -40,7 +41,7 @@ def runnable(path: str | os.PathLike[str]) -> Runnable:
     if known.architecture is None or known.config is None:
         title, family = opened.opener.title, _family(known)
         message = f"{title}: unsupported architecture {family or 'unknown: no metadata or config.json names it'}"
-        raise Unsupported(message, "the runner computes only families on the shelf: `modelkit list architectures`")
+        raise Unsupported(message, f"known are: {', '.join(ARCHITECTURES)}")
     tensors = canonical(opened.model, known.architecture, known.config, opened.format.dialect)
     return Runnable(opened, known, known.config, tensors)
 

@@ -15,6 +15,7 @@ from modelkit.operations.checksum_model import ModelDigest, digest_of
 from modelkit.operations.convert import MEMORY, Prepared, Progress, Result
 from modelkit.operations.destination import Destination
 from modelkit.operations.opening import Opened, destination_format, read_model
+from modelkit.operations.receipt import fingerprints
 from modelkit.operations.shard_files import facts
 from modelkit.operations.shard_set import check_set, open_set
 from modelkit.plan import Assignment, make
@@ -78,6 +79,7 @@ def plan(request: Request, opened: Opened, destination: Destination, layout: Cal
     """The plan that moves every tensor as it is into the files of a layout."""
     if not opened.model.tensors:
         raise BrokenFile(f"{opened.opener.title}: holds no tensors", "name a file with weights", "no-tensors")
+    sources = fingerprints(opened)
     notes = check_set(opened)
     placed = layout(Model(opened.model.tensors, {}, facts(opened, notes)))
     ways = [Assignment(tensor, tensor) for tensor in opened.model.tensors]
@@ -90,7 +92,7 @@ def plan(request: Request, opened: Opened, destination: Destination, layout: Cal
         memory=request.memory,
     )
     warnings = [fault.message for fault in opened.faults.found if fault.severity == "warning"]
-    return Prepared(options, opened, destination, make(ways, opened.model, placed), (*warnings, *notes))
+    return Prepared(options, opened, destination, make(ways, opened.model, placed), (*warnings, *notes), sources)
 
 
 def carry_out(prepared: Prepared, request: Request, progress: Progress | None = None) -> Regrouped:

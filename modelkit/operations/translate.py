@@ -94,7 +94,7 @@ def _for_huggingface(
         metadata = {}
         config = _config(known)
         files = {
-            key.removeprefix(KEPT_FILES): str(text).encode()
+            key.removeprefix(KEPT_FILES): str(text).encode("utf-8", "surrogateescape")
             for key, text in facts.items()
             if key.startswith(KEPT_FILES)
         }

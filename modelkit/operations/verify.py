@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import inf, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,13 @@ class Request:
     tokenizer: str | None = None
     gate: Gate | None = None
     local: bool = False
+
+
+def input_paths(request: Request) -> list[Path]:
+    """Everything that is read, the files of folders one by one: what a report may not replace."""
+    named = (request.original, request.converted, request.tokens_file, request.text, request.tokenizer)
+    paths = [Path(name) for name in named if name is not None]
+    return [*paths, *(file for path in paths if path.is_dir() for file in path.iterdir())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +118,9 @@ class Verification:
     @property
     def kl_interval(self) -> tuple[float, float]:
         """95 % interval of the mean over positions, by the normal approximation."""
-        half = NORMAL * float(self.distributions.kl.std(ddof=1)) / sqrt(self.positions) if self.positions > 1 else 0.0
+        if self.positions < 2:
+            return 0.0, inf  # one position says nothing of the others
+        half = NORMAL * float(self.distributions.kl.std(ddof=1)) / sqrt(self.positions)
         return max(self.kl_mean - half, 0.0), self.kl_mean + half
 
     @property

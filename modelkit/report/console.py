@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable
@@ -31,10 +32,22 @@ def data(lines: Iterable[str]) -> None:
 
 
 def document(value: Any) -> None:
-    """One JSON document on stdout; text that is no Unicode is written as escapes."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=True, default=str)
-    sys.stdout.write("\n")
+    """One JSON document on stdout; text that is no Unicode is written as escapes, NaN and infinity as null."""
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False, default=str)
+    except ValueError:
+        text = json.dumps(_finite(value), indent=2, ensure_ascii=True, allow_nan=False, default=str)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def _finite(value: Any) -> Any:
+    """The same value with None for the numbers that JSON has not."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def note(text: str) -> None:

@@ -29,7 +29,7 @@ def plan_lines(prepared: Prepared, estimate: Estimate) -> list[str]:
         f"output    {plan.layout.size:,} bytes in {files}" + (f" and {more} more" if more > 0 else ""),
         f"verdicts  {worst} (at worst; the receipt has the measured ones)",
         f"work      {len(plan.jobs)} jobs of at most {size(plan.memory)} memory each",
-        f"time      about {seconds(estimate.seconds)} ({estimate.basis})",
+        f"time      {seconds(estimate.seconds)} ({estimate.basis})",
         f"disk      {estimate.free:,} bytes free at the destination",
         f"probes    {', '.join(map(escape, plan.probes)) or 'none: headers only'}",
     ]

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from modelkit.report.text import escape
+
 PATIENCE = 2.0  # seconds before a bar appears
 SCALE = 1000  # length of a bar that counts no bytes
 
@@ -59,7 +61,7 @@ class _Bar:
         )
 
         bytes_moved = (DownloadColumn(), TransferSpeedColumn()) if self.size is not None else ()
-        columns = (TextColumn("{task.description}"), BarColumn(), *bytes_moved, TimeRemainingColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), *bytes_moved, TimeRemainingColumn())
         self._live = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._live.add_task(self.title, total=self.size or SCALE)
+        self._task = self._live.add_task(escape(self.title), total=self.size or SCALE)
         self._live.start()

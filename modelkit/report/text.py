@@ -46,8 +46,8 @@ def seconds(number: float) -> str:
     if number < 1:
         return "under 1 s"
     if number < 120:
-        return f"{number:.0f} s"
-    return f"{number / 60:.0f} min" if number < 7200 else f"{number / 3600:.1f} h"
+        return f"about {number:.0f} s"
+    return f"about {number / 60:.0f} min" if number < 7200 else f"about {number / 3600:.1f} h"
 
 
 def table(rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> list[str]:

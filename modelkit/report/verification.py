@@ -186,7 +186,7 @@ def plan_lines(plan: VerifyPlan) -> list[str]:
     """`verify --plan`."""
     return table([
         ("tokens", f"{plan.tokens:,} through {plan.layers} layers of each model"),
-        ("time", f"about {seconds(plan.seconds)} of processor time, measured on samples"),
+        ("time", f"{seconds(plan.seconds)} of processor time, measured on samples"),
         ("memory", f"{size(plan.memory)} at most"),
         ("reading", f"{size(plan.reading)}"),
     ])  # fmt: skip

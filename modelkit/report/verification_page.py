@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from html import escape as html_escape
-from pathlib import Path
 
 from modelkit import __version__
 from modelkit.operations.verify import Request, Verification
 from modelkit.report.text import escape
 from modelkit.report.verification import CONTEXT, verification_lines
-from modelkit.sources import explained
+from modelkit.sources import write_report
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 860, 220, 64, 26
 POINTS = 800  # of a curve at most; each stands for the largest value of its share
@@ -36,10 +35,7 @@ svg { width: 100%; height: auto; } .curve { fill: none; stroke: #1f6f8b; stroke-
 
 def write(path: str, found: Verification, request: Request) -> None:
     """Write the page under `path`, whole or not at all. Raises CannotAccess."""
-    part = Path(path + ".part")
-    with explained(path):
-        part.write_text(page(found, request), encoding="utf-8")
-        part.replace(path)
+    write_report(path, page(found, request))
 
 
 def page(found: Verification, request: Request) -> str:

@@ -118,4 +118,4 @@ def _check(tensor: Tensor, row: Row, config: Config) -> None:
         raise BrokenFile(message, fix, "config-shape-mismatch")
     if tensor.encoding.kind == "raw":
         message = f"'{tensor.name}' is stored as {tensor.encoding.name}, which cannot be computed with"
-        raise Unsupported(message, "fetch the model in an encoding that is decoded: `modelkit list encodings`")
+        raise Unsupported(message, "fetch it in another encoding: docs/reference/encodings.md lists what is decoded")

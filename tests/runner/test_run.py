@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from samples import Run
+from samples import Run, interruptible
 from tiny_models import IDS, LIMIT, error, expected, folder
 
 from modelkit.errors import BadRequest, BadValue, ModelkitError, Refused
@@ -255,7 +255,7 @@ def test_an_interrupted_run_exits_130_and_leaves_nothing(what: list[str], tmp_pa
     np.save(tmp_path / "ids.npy", np.tile(IDS[:1], (20_000, 1)) if what[0] == "--logits" else IDS[0])
     process = subprocess.Popen(
         [sys.executable, "-m", "modelkit", "run", str(model), "--tokens-file", "ids.npy", *what],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=interruptible,
     )  # fmt: skip
     if what[0] == "--logits":
         while not (tmp_path / "out.npy.part").exists() and process.poll() is None:

@@ -1,0 +1,163 @@
+"""What a conversion may touch: its own working files, nothing of the source, nothing that others left there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from samples import STORIES, Run, small_weights
+
+from modelkit.errors import BadRequest, BrokenFile, CannotAccess, Refused, Unsupported
+from modelkit.operations.convert import Request, carry_out, check, convert, prepare
+from modelkit.sources import write_report
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    save_file(small_weights(), tmp_path / "a.safetensors")
+    return tmp_path / "a.safetensors"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("ending", [".part", ".journal", ".journal.lock"])
+def test_a_source_under_a_working_name_survives(ending: str, source: Path, tmp_path: Path) -> None:
+    mine = source.rename(tmp_path / f"b.safetensors{ending}")
+    before = mine.read_bytes()
+    with pytest.raises(Refused, match="source itself"):
+        convert(Request(str(mine), str(tmp_path / "b.safetensors"), "f16", force=True))
+    assert mine.read_bytes() == before
+
+
+@pytest.mark.parametrize("ending", [".part", ".old"])
+def test_a_source_folder_under_a_working_name_survives(ending: str, tmp_path: Path) -> None:
+    mine = tmp_path / f"out{ending}"
+    shutil.copytree(STORIES, mine)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(Refused, match=r"source itself|holds the source"):
+        convert(Request(str(mine), f"{tmp_path}/out/", force=True))
+    assert names(mine) == names(STORIES)
+
+
+def test_a_shard_of_the_source_is_not_overwritten(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(STORIES, folder)
+    with pytest.raises(Refused, match="source itself"):
+        convert(Request(str(folder), str(folder / "model.safetensors"), "f32", force=True))
+    assert (folder / "model.safetensors").read_bytes() == (STORIES / "model.safetensors").read_bytes()
+
+
+def test_what_others_left_under_working_names_is_kept(source: Path, tmp_path: Path) -> None:
+    for kind in ("d.part", "d.old"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "precious").touch()
+        with pytest.raises(Refused, match="no unfinished conversion left it"):
+            convert(Request(str(source), f"{tmp_path}/d/", force=True))
+        assert (tmp_path / kind / "precious").exists()
+        shutil.rmtree(tmp_path / kind)
+    (tmp_path / "b.gguf.journal").write_text("my diary")
+    with pytest.raises(Refused, match="no unfinished conversion left it"):
+        convert(Request(str(source), str(tmp_path / "b.gguf")))
+    assert (tmp_path / "b.gguf.journal").read_text() == "my diary"
+
+
+def test_links_under_the_names_are_not_followed(source: Path, tmp_path: Path) -> None:
+    """A linked folder is replaced by a real one; what it points to stays."""
+    other = tmp_path / "other"
+    shutil.copytree(STORIES, other)
+    (tmp_path / "link").symlink_to(other)
+    convert(Request(str(source), f"{tmp_path}/link/", force=True))
+    assert not (tmp_path / "link").is_symlink() and names(other) == names(STORIES)
+    assert names(tmp_path) == ["a.safetensors", "link", "other"]
+    (tmp_path / "c.part").symlink_to(other)
+    with pytest.raises(Refused, match="no unfinished conversion"):
+        convert(Request(str(source), f"{tmp_path}/c/"))
+    assert names(other) == names(STORIES)
+
+
+@pytest.mark.parametrize("text", ["/", "./", "../", "x/../", "a\0.gguf"])
+def test_a_destination_needs_a_name(text: str, source: Path) -> None:
+    with pytest.raises(BadRequest, match="names nothing"):
+        convert(Request(str(source), text))
+
+
+@pytest.mark.parametrize("change", ["rewritten", "replaced"])
+def test_a_source_that_changes_meanwhile_is_noticed(change: str, source: Path, tmp_path: Path) -> None:
+    prepared = prepare(Request(str(source), str(tmp_path / "b.gguf")))
+    check(prepared)
+
+    def disturb(done: int, total: int) -> None:
+        if change == "rewritten":
+            os.utime(source, ns=(done + 1, done + 1))
+        else:
+            shutil.copy(source, tmp_path / "new")
+            os.replace(tmp_path / "new", source)
+
+    with pytest.raises(BrokenFile, match="changed while it was converted"):
+        carry_out(prepared, disturb)
+    assert names(tmp_path) == ["a.safetensors"]
+
+
+def test_a_destination_that_appears_meanwhile_is_kept(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "b.gguf"
+    prepared = prepare(Request(str(source), str(target)))
+    check(prepared)
+    with pytest.raises(Refused, match="is there already"):
+        carry_out(prepared, lambda done, total: target.write_text("mine") and None)
+    assert target.read_text() == "mine"
+
+
+def test_a_receipt_does_not_replace_a_model_and_fails_early(source: Path, tmp_path: Path, run: Run) -> None:
+    before = source.read_bytes()
+    target = tmp_path / "b.gguf"
+    for receipt in (source, target):
+        result = run("convert", source, target, "--receipt", receipt)
+        assert result.returncode == 1 and "is a file of the model" in result.stderr
+    result = run("convert", source, target, "--receipt", tmp_path / "nowhere" / "r.json")
+    assert result.returncode == 1 and "no such folder" in result.stderr
+    assert source.read_bytes() == before and names(tmp_path) == ["a.safetensors"]
+
+
+def test_a_page_does_not_replace_a_model(tmp_path: Path, run: Run) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(STORIES, model)
+    result = run("verify", model, model, "--html", model / "model.safetensors")
+    assert result.returncode == 1 and "is a file of the model" in result.stderr
+    assert (model / "model.safetensors").read_bytes() == (STORIES / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "words"),
+    [("e", (0, 3), "no empty tensors"), ("five", (1, 1, 2, 1, 3), "at most 4"), ("n" * 65, (2,), "at most 64")],
+)
+def test_gguf_is_not_written_where_it_could_not_be_read(
+    name: str, shape: tuple[int, ...], words: str, tmp_path: Path
+) -> None:
+    save_file({name: np.zeros(shape, np.float32)}, tmp_path / "a.safetensors")
+    with pytest.raises(Unsupported, match=words):
+        convert(Request(str(tmp_path / "a.safetensors"), str(tmp_path / "b.gguf")))
+    assert names(tmp_path) == ["a.safetensors"]
+    convert(Request(str(tmp_path / "a.safetensors"), f"{tmp_path}/b/"))
+
+
+@pytest.mark.parametrize("options", [{"memory": 0}, {"workers": 0}, {"workers": -1}])
+def test_absurd_numbers_are_refused(options: dict[str, int], source: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="from 1 on"):
+        convert(Request(str(source), str(tmp_path / "b.gguf"), **options))
+
+
+def test_a_report_on_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str, encoding: str) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(CannotAccess, match="no space left"):
+        write_report(str(tmp_path / "page.html"), "words")
+    assert names(tmp_path) == []

@@ -7,9 +7,10 @@
 >>> model["model.norm.weight"].shape
 (256,)
 
-`open` reads headers; a tensor's values are read when they are asked for. `convert`, `run` and `verify` do what
-the commands of these names do, `logits` gives a model's raw predictions as an array. All of them raise
-ModelkitError, whose `fix` says what to do about it. docs/tutorial.md shows them at work.
+`open` reads headers; a tensor's values are read when they are asked for. `convert`, `run`, `verify`, `shard` and
+`merge` do what the commands of these names do, `logits` gives a model's raw predictions as an array, `model_digest`
+what `checksum --model` prints. All of them raise ModelkitError, whose `fix` says what to do about it.
+docs/tutorial.md shows them at work.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
     from modelkit.errors import ModelkitError as ModelkitError
     from modelkit.operations.calls import convert as convert
     from modelkit.operations.calls import logits as logits
+    from modelkit.operations.calls import merge as merge
     from modelkit.operations.calls import run as run
+    from modelkit.operations.calls import shard as shard
     from modelkit.operations.calls import verify as verify
+    from modelkit.operations.checksum_model import model_digest as model_digest
     from modelkit.operations.reading import LazyTensor as LazyTensor
     from modelkit.operations.reading import OpenModel as OpenModel
     from modelkit.operations.reading import open as open
@@ -35,12 +39,28 @@ _PLACES = {
     "OpenModel": "operations.reading:OpenModel",
     "convert": "operations.calls:convert",
     "logits": "operations.calls:logits",
+    "merge": "operations.calls:merge",
+    "model_digest": "operations.checksum_model:model_digest",
     "open": "operations.reading:open",
     "run": "operations.calls:run",
+    "shard": "operations.calls:shard",
     "verify": "operations.calls:verify",
 }
 
-__all__ = ["LazyTensor", "ModelkitError", "OpenModel", "__version__", "convert", "logits", "open", "run", "verify"]
+__all__ = [
+    "LazyTensor",
+    "ModelkitError",
+    "OpenModel",
+    "__version__",
+    "convert",
+    "logits",
+    "merge",
+    "model_digest",
+    "open",
+    "run",
+    "shard",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

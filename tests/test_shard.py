@@ -342,7 +342,9 @@ def test_gguf_shards_of_another_set_are_refused(split: list[Path], tmp_path: Pat
     refused("split.no is absent", merge, split[0], tmp_path / "m.gguf")
     shutil.copy(split[2], tmp_path / "alone.gguf")
     for verb in (merge, lambda *paths: shard(*paths, tensors=1)):
-        refused("is one of 3 shards, and its name does not say which", verb, tmp_path / "alone.gguf", tmp_path / "m.gguf")
+        refused(
+            "is one of 3 shards, and its name does not say which", verb, tmp_path / "alone.gguf", tmp_path / "m.gguf"
+        )
     with pytest.raises(BrokenFile, match="does not say which"):
         convert(Request(str(tmp_path / "alone.gguf"), str(tmp_path / "m.gguf")))
 

@@ -10,9 +10,12 @@ import os
 from typing import TYPE_CHECKING
 
 from modelkit.errors import BadRequest
+from modelkit.formats import Limit
 from modelkit.lazy import np
 from modelkit.operations import convert as conversion
+from modelkit.operations import merge as merging
 from modelkit.operations import run as running
+from modelkit.operations import shard as sharding
 from modelkit.operations import verify as verification
 from modelkit.operations.gates import choose
 from modelkit.operations.runnable import runnable
@@ -47,6 +50,40 @@ def convert(
     paths = os.fspath(source), os.fspath(destination)
     request = conversion.Request(*paths, to, tokenizer, resume, force, allow_requantize, workers, memory)
     return conversion.convert(request)
+
+
+def shard(
+    source: Path,
+    destination: Path,
+    *,
+    max_size: int | None = None,
+    max_tensors: int | None = None,
+    resume: bool = False,
+    force: bool = False,
+    workers: int | None = None,
+    digest: bool = True,
+) -> sharding.Regrouped:
+    """Cut a model into files of at most `max_size` bytes or `max_tensors` tensors; a slash makes a folder of them.
+
+    The result has the model digest `before` and `after`, which are equal; `digest=False` leaves them out.
+    """
+    paths = os.fspath(source), os.fspath(destination)
+    limit = Limit(max_size, max_tensors)
+    return sharding.shard(sharding.Request(*paths, limit, resume, force, workers, digest=digest))
+
+
+def merge(
+    source: Path,
+    destination: Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    workers: int | None = None,
+    digest: bool = True,
+) -> sharding.Regrouped:
+    """Join the shards of a model into one file. Raises BrokenFile for shards that do not belong together."""
+    paths = os.fspath(source), os.fspath(destination)
+    return merging.merge(sharding.Request(*paths, sharding.NO_LIMIT, resume, force, workers, digest=digest))
 
 
 def run(

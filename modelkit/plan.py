@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import lcm, prod
 from typing import Any, Literal
 
+from modelkit.moving import BUFFER
 from modelkit.steps import Step
 from modelkit.tensors import Encoding, Importance, Layout, Model, Shape, Span, Tensor
 
@@ -21,9 +22,6 @@ TILE = 4 * 2**20
 
 COPY = 16 * 2**20
 """Bytes of a job that computes nothing."""
-
-BUFFER = 512 * 2**10
-"""Bytes in memory at once where they are only moved: small enough to stay in the processor's cache."""
 
 Expectation = Literal["EXACT", "ROUNDED", "QUANTISED", "REQUANTISED"]
 ORDER: tuple[Expectation, ...] = ("EXACT", "ROUNDED", "QUANTISED", "REQUANTISED")

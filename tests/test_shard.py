@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 from samples import Run, small_weights
 from test_safety import digest as bytes_of
 
-from modelkit import execute
+from modelkit import moving
 from modelkit.encodings import ENCODINGS
 from modelkit.errors import BadRequest, BrokenFile, ModelkitError, Refused, Unsupported
 from modelkit.formats import FORMATS, Limit
@@ -133,6 +134,23 @@ def test_a_gguf_is_cut_and_joined_to_the_same_bytes(stories: Path, tmp_path: Pat
     for first in parts:  # any shard stands for the set
         merge(first, tmp_path / "b.gguf", force=True)
         assert (tmp_path / "b.gguf").read_bytes() == (tmp_path / "a.gguf").read_bytes()
+
+
+LLAMA_GGUF_SPLIT = (
+    "f5a5e255e1d6b41ab39d266e01bc570dd2aa9c0b9dc3538bd4c6073e1c6b3655",
+    "745134c9b878f5f2c6fb0c91b392c4911c0176cfd309a1969aa45a49337cb78b",
+    "6f581bbed37f52fe6ed6374fe214d7c2c96dec669ff50cd4e165717b43318099",
+)
+"""sha256 of what llama-gguf-split (of llama-cpp-python 0.3.36, --split-max-tensors 2) makes of the file below."""
+
+
+def test_a_split_set_is_that_of_llama_gguf_split_byte_for_byte(tmp_path: Path) -> None:
+    tensors = {f"t{n}": np.arange(5 + n, dtype=np.float32) for n in range(5)}
+    gguf_file(tmp_path / "a.gguf", tensors, general__name="golden", some__numbers=[1, 2, 3], some__words=["a", "b"])
+    shard(tmp_path / "a.gguf", f"{tmp_path}/s/", tensors=2)
+    assert (
+        tuple(sha256(path.read_bytes()).hexdigest() for path in sorted((tmp_path / "s").iterdir())) == LLAMA_GGUF_SPLIT
+    )
 
 
 def test_a_set_is_cut_anew(stories: Path, tmp_path: Path) -> None:
@@ -450,7 +468,7 @@ def test_a_whole_model_of_that_name_is_no_obstacle_to_a_set(tmp_path: Path) -> N
 def test_what_the_disk_does_not_keep_gets_no_name(
     stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = execute.write_at
+    real = moving.write_at
 
     def rotten(file: int, start: int, data: memoryview) -> None:
         real(file, start, data)
@@ -458,7 +476,7 @@ def test_what_the_disk_does_not_keep_gets_no_name(
             os.pwrite(file, bytes([data[99_999] ^ 1]), start + 99_999)
 
     with monkeypatch.context() as patch:
-        patch.setattr(execute, "write_at", rotten)
+        patch.setattr(moving, "write_at", rotten)
         with pytest.raises(BrokenFile, match="the model digest is") as caught:
             shard(stories, f"{tmp_path}/a/", tensors=9)
     assert caught.value.rule == "digest-differs" and names(tmp_path) == []
@@ -567,7 +585,7 @@ def test_moving_falls_back_where_the_system_lacks_calls(
     stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(os, "preadv")
-    monkeypatch.setattr(execute, "_sync_file_range", lambda: None)
+    monkeypatch.setattr(moving, "_sync_file_range", lambda: None)
     shard(stories, f"{tmp_path}/a/", size=1_000_000)
     merge(tmp_path / "a", f"{tmp_path}/b/")
     assert bytes_of(tmp_path / "b") == bytes_of(stories)

@@ -108,9 +108,12 @@ def split(model: Model, name: str, limit: Limit) -> Layout:
 
 
 def _split_keys(number: int, count: int, tensors: int) -> dict[str, bytes]:
-    """In the types that llama.cpp reads: u16, u16, i32."""
-    values = struct.pack("<IH", 2, number), struct.pack("<IH", 2, count), struct.pack("<Ii", 5, tensors)
-    return dict(zip(SPLIT_KEYS, values, strict=True))
+    """In the types that llama.cpp reads (u16, u16, i32) and the order in which llama-gguf-split writes them."""
+    return {
+        "split.no": struct.pack("<IH", 2, number),
+        "split.tensors.count": struct.pack("<Ii", 5, tensors),
+        "split.count": struct.pack("<IH", 2, count),
+    }
 
 
 def _check_room(model: Model, file: str) -> None:

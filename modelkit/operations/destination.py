@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from modelkit.errors import BadRequest, CannotAccess, Refused
-from modelkit.execute import Folders, fsync, is_journal, write_at
+from modelkit.execute import Folders, fsync, is_journal
+from modelkit.moving import write_at
 from modelkit.plan import Plan
 from modelkit.sources import Disk, LocalFile, explained
 

@@ -1,0 +1,90 @@
+"""Bytes from one file into another as they are, and onto the disk."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+from modelkit.sources import LocalFile, explained
+from modelkit.tensors import Span
+
+BUFFER = 512 * 2**10
+"""Bytes in memory at once where they are only moved: small enough to stay in the processor's cache."""
+
+_threads = threading.local()
+
+
+def move(source: str, read: Span, target: str, write: Span) -> None:
+    """Copy a span through a small buffer that each thread keeps. Raises BrokenFile when the source ends before.
+
+    Measured on ext4: as fast as `cp`, where copy_file_range between unaligned places took half as long again
+    and a new 16 MiB buffer for each job five times as long.
+    """
+    with explained(target):
+        file = os.open(target, os.O_WRONLY | getattr(os, "O_BINARY", 0))
+    try:
+        at = write.start
+        for piece in pieces(source, read):
+            with explained(target):
+                write_at(file, at, piece)
+            at += len(piece)
+        _begin_writing(file, write)
+    finally:
+        os.close(file)
+
+
+def pieces(path: str, span: Span) -> Iterator[memoryview]:
+    """A span's bytes, a piece at a time, each in the place of the one before. BrokenFile when the file ends early."""
+    source = LocalFile(Path(path), span.file)
+    try:
+        for at in range(0, span.size, BUFFER):
+            piece = _buffer()[: min(BUFFER, span.size - at)]
+            source.read_into(span.start + at, piece)
+            yield piece
+    finally:
+        source.close()
+
+
+def write_at(file: int, start: int, data: memoryview) -> None:
+    """All of `data` at `start`; a short write goes on."""
+    while len(data):
+        if hasattr(os, "pwrite"):
+            count = os.pwrite(file, data, start)
+        else:  # Windows: every job has its own descriptor, so the position is its own
+            os.lseek(file, start, os.SEEK_SET)
+            count = os.write(file, data)
+        start, data = start + count, data[count:]
+
+
+def _begin_writing(file: int, span: Span) -> None:
+    """Let the disk begin with what lies in memory, without waiting: it halves the time of copying with its last sync.
+
+    posix_fadvise could do it too, and takes twice the processor's time.
+    """
+    start = _sync_file_range()
+    if start is not None:
+        start(file, span.start, span.size, 2)  # SYNC_FILE_RANGE_WRITE; what it cannot do, fsync does later
+
+
+@cache
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    """Linux' own call; None elsewhere."""
+    try:
+        import ctypes
+
+        call = ctypes.CDLL(None).sync_file_range
+    except (ImportError, OSError, AttributeError, TypeError):
+        return None
+    call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return cast("Callable[[int, int, int, int], int]", call)
+
+
+def _buffer() -> memoryview:
+    """This thread's own buffer."""
+    if not hasattr(_threads, "buffer"):
+        _threads.buffer = memoryview(bytearray(BUFFER))
+    return cast("memoryview", _threads.buffer)

@@ -8,17 +8,20 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
-from samples import Run, small_weights
+from samples import DATA, Run, small_weights
 
+from modelkit.cli import group
 from modelkit.errors import BadRequest, BrokenFile, CannotAccess
 from modelkit.operations import checksum_known
 from modelkit.operations.checksum import digest_files, digest_tensors
@@ -446,6 +449,44 @@ def test_a_hugging_face_cache_says_its_own_digests(tmp_path: Path, run: Run) -> 
     (snapshot / "config.json").resolve().write_bytes(b"{ }")
     report = check(str(repository))
     assert sorted(one.state for one in report.checked) == ["FAILED"] * 4 + ["OK"] * 2
+
+
+def museum(tmp_path: Path) -> Path:
+    """The shared broken and good files."""
+    maker = DATA / "broken" / "make_broken.py"
+    if not maker.exists():
+        pytest.skip("the shared broken files are not there")
+    subprocess.run([sys.executable, str(maker), str(tmp_path)], check=True, capture_output=True)
+    return tmp_path / "cases"
+
+
+def test_shared_files_that_digests_tell_apart(tmp_path: Path) -> None:
+    cases = museum(tmp_path)
+    assert check(str(cases / "folder" / "sha256sums-disagree" / "SHA256SUMS")).exit_code == 1
+    assert check(str(cases / "good" / "with-sha256sums" / "SHA256SUMS")).exit_code == 0
+    assert check(str(cases / "values" / "bit-flip" / "model.safetensors.sha256")).exit_code == 1
+    snapshot = cases / "good" / "hf-cache" / "snapshots" / "1234abcd"
+    files, unread = digest_files([str(snapshot)])
+    assert files and not unread and not any(file.rotten for file in files)
+    assert check(str(snapshot)).exit_code == 0
+
+
+def test_every_broken_file_is_judged_and_nothing_is_left_of_a_refusal(tmp_path: Path) -> None:
+    cases, out = museum(tmp_path / "museum"), tmp_path / "out"
+    names = json.loads((DATA / "broken" / "expected.json").read_text())
+    assert len(names) > 60
+    for name in names:
+        path = cases / name
+        for arguments in (
+            ["checksum", "--model", path], ["checksum", "--tensors", path], ["checksum", path],
+            ["shard", path, f"{out}/o/", "--max-tensors", "3"], ["shard", path, out / "o.gguf", "--max-tensors", "3"],
+            ["merge", path, out / "o.gguf"], ["merge", path, f"{out}/o/"],
+        ):  # fmt: skip
+            out.mkdir()
+            result = CliRunner().invoke(group, [str(argument) for argument in arguments])
+            assert result.exception is None or isinstance(result.exception, SystemExit), (name, arguments)
+            assert (result.exit_code == 0) == bool(list(out.iterdir())) or arguments[0] == "checksum", (name, arguments)
+            shutil.rmtree(out)
 
 
 def test_the_record_of_a_download_says_digests(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def _below(folder: str, unread: list[Unread]) -> Iterator[str]:
 def _home(folder: Path) -> Path:
     """The folder that links may not leave: that of the whole repository in a Hugging Face cache."""
     for parent in (folder, *folder.parents):
-        if parent.name.startswith(("models--", "datasets--", "spaces--")) and (parent / "blobs").is_dir():
+        if (parent / "snapshots").is_dir() and (parent / "blobs").is_dir():
             return parent
     return folder
 

@@ -90,12 +90,18 @@ def carry_out(number: int, job: Job, folders: Folders) -> Done:
         values = job.source.unpack(stored, job.shape)
         del stored
         for step in job.steps:
-            values = step.apply(values.reshape(job.shape))
+            if not step.shift:
+                values = step.apply(values.reshape(job.shape))
+        before, shift = values, 0
+        for step in job.steps:
+            if step.shift:
+                values, shift = step.apply(values), shift + step.shift
         try:
             written = [np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in job.target.pack(values)]
         except BadValue as error:
             raise BadValue(error.message, error.fix, index=job.first + error.index, tensor=job.tensor) from None
-        errors = difference(values, job.target.unpack(written, values.shape))
+        after = job.target.unpack(written, values.shape)
+        errors = shifted_difference(before, after, shift) if shift else difference(values, after)
     crc = 0
     for span, data in zip(job.writes, written, strict=True):
         crc = zlib.crc32(data.data, crc)
@@ -116,6 +122,29 @@ def difference(before: F32, after: F32) -> tuple[float, float, float]:
         largest = max(largest, float(np.abs(apart).max(initial=0.0)))
         squared += float(apart @ apart)
         total += float(np.sum(np.square(was, dtype=np.float64), where=finite))
+    return largest, squared, total
+
+
+def shifted_difference(before: F32, after: F32, shift: int) -> tuple[float, float, float]:
+    """The same three figures of what the values mean, where `shift` was added on the way.
+
+    The larger side is the meaning: 1 + w. float64 cannot hold every such sum, so what its rounding loses is
+    carried along (Knuth's two-sum): a difference of 0 is none.
+    """
+    largest, squared, total = 0.0, 0.0, 0.0
+    one, other = before.reshape(-1), after.reshape(-1)
+    for first in range(0, len(one), SLAB):
+        was, now = (part[first : first + SLAB].astype(np.float64) for part in (one, other))
+        finite = np.isfinite(was)
+        was = np.where(finite, was, 0)
+        sums = was + shift
+        part = sums - was
+        lost = (was - (sums - part)) + (shift - part)
+        apart = np.where(finite, (now - sums) - lost, 0)
+        meant = sums if shift > 0 else was
+        largest = max(largest, float(np.abs(apart).max(initial=0.0)))
+        squared += float(apart @ apart)
+        total += float(np.sum(np.square(meant), where=finite))
     return largest, squared, total
 
 

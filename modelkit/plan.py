@@ -37,8 +37,13 @@ class Assignment:
 
     @property
     def expectation(self) -> Expectation:
-        """The worst verdict that the encodings allow."""
-        return expect(self.source.encoding, self.target.encoding)
+        """The worst verdict that encodings and steps allow."""
+        return expect(self.source.encoding, self.target.encoding, self.steps)
+
+    @property
+    def copies(self) -> bool:
+        """Bytes move as they are, at most in another order of rows."""
+        return copies(self.source.encoding, self.target.encoding, self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class Job:
     @property
     def copies(self) -> bool:
         """Bytes move as they are, at most in another order of rows."""
-        return self.source == self.target
+        return copies(self.source, self.target, self.steps)
 
     @property
     def memory(self) -> int:
@@ -123,9 +128,14 @@ class Plan:
         }
 
 
-def expect(source: Encoding, target: Encoding) -> Expectation:
-    """The worst that can happen to real values between two encodings."""
-    if source == target or target.holds(source):
+def copies(source: Encoding, target: Encoding, steps: Sequence[Step]) -> bool:
+    """Whether stored bytes can be written as they are, or in another order of rows."""
+    return source == target and not any(step.shift for step in steps)
+
+
+def expect(source: Encoding, target: Encoding, steps: Sequence[Step] = ()) -> Expectation:
+    """The worst that can happen to real values between two encodings. A sum is rounded to float32."""
+    if copies(source, target, steps) or (target.holds(source) and not any(step.shift for step in steps)):
         return "EXACT"
     if target.kind == "float":
         return "ROUNDED"
@@ -158,7 +168,7 @@ def _unit(way: Assignment, columns: int) -> int:
 
 
 def _limit(way: Assignment) -> int:
-    if way.source.encoding != way.target.encoding:
+    if not way.copies:
         return TILE
     return max(1, COPY * way.source.count // max(1, way.source.size))
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from modelkit.steps import Step
+from modelkit.steps.add_one import AddOne
 from modelkit.steps.permute_rope import PermuteRope
 from modelkit.tensors import Shape
 
@@ -17,7 +18,11 @@ Probe = Callable[[str], "bytes | None"]
 """Reads the bytes of a small float32 tensor by name; None when it is not there. Plans name what they probed."""
 
 DIALECTS = ("gguf", "huggingface", "llama2c")
-Rows = Literal["", "heads", "kv_heads"]
+COLUMNS = {"gguf": "gguf", "hugging face": "huggingface", "llama2.c": "llama2c"}  # of a name table
+CANONICAL = "canonical"
+"""The dialect of the arithmetic, in memory only: GGUF's names, rotation in halves, norm weights as the factor."""
+
+Rows = Literal["", "heads", "kv_heads", "plus_one"]
 Activation = Literal["silu", "gelu", "gelu_tanh"]  # gelu: by the error function
 
 
@@ -25,8 +30,9 @@ Activation = Literal["silu", "gelu", "gelu_tanh"]  # gelu: by the error function
 class Config:
     """Hyper-parameters of a decoder, in one set of words for all dialects.
 
-    `rope` is the rotary scaling as Hugging Face writes it ({"rope_type": "llama3", "factor": 8.0, ...}),
-    empty for none. `original` is the config.json as found, {} where there was none.
+    `rope` is the rotary scaling in Hugging Face's words ({"rope_type": "llama3", "factor": 8.0, ...}), empty
+    for none; what is not there has its usual value (`_rope.py`). `original` is the config.json as found, {}
+    where there was none.
     """
 
     context: int
@@ -61,8 +67,11 @@ class Config:
             "vocabulary": self.vocabulary,
             "hidden": self.hidden,
             "ff": self.feed_forward,
+            "gate_up": 2 * self.feed_forward,
             "q": self.heads * self.head_dim,
             "kv": self.kv_heads * self.head_dim,
+            "qkv": (self.heads + 2 * self.kv_heads) * self.head_dim,
+            "head": self.head_dim,
         }
 
 
@@ -72,21 +81,30 @@ class Row:
 
     names: Mapping[str, str]  # by dialect; "" where the dialect has no such tensor
     shape: tuple[str, ...]
-    rows: Rows  # whose heads the rows belong to, where rotary pairing orders them
-    when: str  # "" always there; else the condition under which it is: "untied", "bias"
+    rows: Rows  # whose heads the rows belong to, where rotary pairing orders them; plus_one: see `steps`
+    when: str  # "" always there; else the condition under which it is: "untied", "attention bias", "mlp bias"
 
     @property
     def layered(self) -> bool:
         return "{}" in self.names["gguf"]
 
+    def expected(self, config: Config) -> bool:
+        """Whether a model of this config has it."""
+        if self.when == "untied":
+            return not config.tied
+        return not self.when or self.when.removesuffix(" bias") in config.bias
+
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """One dialect's side of the config: `names` finds the family's name in the metadata."""
+    """One dialect's side of the config: `names` finds the family's name in the metadata, `notes` says what
+    programs that read the dialect will not do as the config has it.
+    """
 
     names: Callable[[Facts], object]
     read: Callable[[Facts, Probe], Config]
     write: Callable[[Config], dict[str, Any]]
+    notes: Callable[[Config], list[str]] = lambda config: []
 
 
 @dataclass(frozen=True)
@@ -119,7 +137,13 @@ class Architecture:
         return any(re.fullmatch(pattern, name) for pattern in self.ignored)
 
     def steps(self, row: Row, config: Config, source: str, target: str) -> tuple[Step, ...]:
-        """The permutation that this tensor needs between two dialects."""
+        """What this tensor needs between two dialects (CANONICAL is one): other rows, or the norm's missing 1.
+
+        A norm that multiplies by 1 + w is stored as w by Hugging Face (`plus_one`) and as 1 + w elsewhere.
+        """
+        if row.rows == "plus_one":
+            amount = (source == "huggingface") - (target == "huggingface")
+            return (AddOne(amount),) if amount else ()
         if not row.rows or (source in self.pairs) == (target in self.pairs):
             return ()
         return (PermuteRope(config.head_dim, "pairs" if target in self.pairs else "halves"),)
@@ -127,7 +151,7 @@ class Architecture:
     def expected(self, config: Config) -> Iterator[tuple[Row, int | None]]:
         """Every tensor that a complete model must have."""
         for row in self.table:
-            if row.when == "bias" or (row.when == "untied" and config.tied):
+            if not row.expected(config):
                 continue
             yield from ((row, layer) for layer in range(config.layers)) if row.layered else [(row, None)]
 
@@ -137,10 +161,11 @@ class Architecture:
 
 
 def table(text: str) -> tuple[Row, ...]:
-    """Read a name table: gguf | hugging face | llama2.c | shape | rows | when, a line a tensor."""
+    """Read a name table: a column for each dialect, then shape | rows | when; a line a tensor."""
+    head, *lines = [[cell.strip() for cell in line.split("|")] for line in text.strip().splitlines()]
+    count = len(head) - 3
     rows = []
-    for line in text.strip().splitlines()[1:]:
-        cells = [cell.strip() for cell in line.split("|")]
-        names = dict(zip(DIALECTS, cells[:3], strict=True))
-        rows.append(Row(names, tuple(cells[3].split()), cells[4], cells[5]))  # type: ignore[arg-type]
+    for cells in lines:
+        names = dict.fromkeys(DIALECTS, "") | {COLUMNS[head[place]]: cells[place] for place in range(count)}
+        rows.append(Row(names, tuple(cells[count].split()), cells[count + 1], cells[count + 2]))  # type: ignore[arg-type]
     return tuple(rows)

@@ -1,7 +1,8 @@
 """GGUF key-values of a decoder, to and from Config.
 
-Keys begin with the architecture's name. What they cannot say is kept under `modelkit.` keys, so that
-modelkit's own round trip loses nothing: the original config.json as JSON text.
+Keys begin with the architecture's name; what they leave unsaid is its `Convention`. What they cannot say is kept
+under `modelkit.` keys, so that modelkit's own round trip loses nothing: the original config.json as JSON text.
+It is believed field by field, wherever the keys are those that it would give.
 """
 
 from __future__ import annotations
@@ -9,88 +10,127 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from modelkit.architectures import _gguf_convention, _gguf_rope, _huggingface
 from modelkit.architectures._contract import Codec, Config, Facts, Probe
-from modelkit.architectures._rope_freqs import NAME, infer
+from modelkit.architectures._gguf_convention import Convention
+from modelkit.architectures._gguf_keys import FIX, Keys
+from modelkit.architectures._huggingface import Family
 from modelkit.errors import BrokenFile, Unsupported
 
 KEPT_CONFIG = "modelkit.huggingface.config"
-FIX = "fetch the file again, or write it with a current converter"
 
 
-def codec(name: str) -> Codec:
-    """The codec of the GGUF architecture `name`."""
+def codec(name: str, own: Convention | None = None, families: tuple[Family, ...] = ()) -> Codec:
+    """The codec of the GGUF architecture `name`; `families` read the kept config.json."""
+    convention = own or Convention()
     return Codec(
         lambda facts: facts.get("general.architecture"),
-        lambda facts, probe: read(name, facts, probe),
-        lambda config: write(name, config),
+        lambda facts, probe: read(name, convention, families, facts, probe),
+        lambda config: write(name, convention, config),
+        lambda config: _gguf_convention.notes(convention, config),
     )
 
 
-def read(name: str, facts: Facts, probe: Probe) -> Config:
-    """Hyper-parameters from the keys; `rope_freqs.weight` is turned back into its four numbers."""
-    heads = _whole(facts, f"{name}.attention.head_count")
-    hidden = _whole(facts, f"{name}.embedding_length")
-    head_dim = _whole(facts, f"{name}.attention.key_length", hidden // heads)
-    theta = shortest(facts.get(f"{name}.rope.freq_base", 10000.0))
+def read(name: str, own: Convention, families: tuple[Family, ...], facts: Facts, probe: Probe) -> Config:
+    """Hyper-parameters from the keys, and from the kept config.json what they cannot say."""
     original = _kept(facts)
+    family = next((one for one in families if one.model_type == original.get("model_type")), None)
+    if family is None:
+        return replace(_stated(name, own, facts, probe, {}), original={} if families else original)
+    known = _huggingface.read(family, {"config": original}, probe)
+    stated = _stated(name, own, facts, probe, known.rope)
+    derived = {key: data for key, (_, data) in _gguf_rope.tensors(known, "gguf").items()}
+    echo = _stated(name, own, _as_read(write(name, own, known)), derived.get, known.rope)
+    believed = {
+        field: getattr(known, field)
+        for field in Config.__slots__
+        if field not in ("name", "original") and getattr(stated, field) == getattr(echo, field)
+    }
+    return replace(stated, original=original, **believed)
+
+
+def _stated(name: str, own: Convention, facts: Facts, probe: Probe, kept: Mapping[str, Any]) -> Config:
+    """What keys, tensors and convention say. `kept` is a rope that decides between equal readings."""
+    keys = Keys(name, facts)
+    keys.refuse_other_arithmetic()
+    heads, hidden = keys.whole("attention.head_count"), keys.whole("embedding_length")
+    layers, context = keys.layers(), keys.whole("context_length")
+    head_dim = keys.whole("attention.key_length", hidden // heads or None)
+    rotary = _rotary(keys, own, head_dim)
+    theta = keys.real("rope.freq_base", 10000.0)
     tokens = facts.get("tokenizer.ggml.tokens") or ()
+    scales = head_dim**-0.5, max(hidden // heads, 1) ** -0.5
     return Config(
-        context=_whole(facts, f"{name}.context_length"),
+        context=context,
         hidden=hidden,
-        feed_forward=_whole(facts, f"{name}.feed_forward_length"),
-        layers=_whole(facts, f"{name}.block_count"),
+        feed_forward=keys.whole("feed_forward_length"),
+        layers=layers,
         heads=heads,
-        kv_heads=_whole(facts, f"{name}.attention.head_count_kv", heads),
+        kv_heads=keys.whole("attention.head_count_kv", heads),
         head_dim=head_dim,
-        vocabulary=int(facts.get(f"{name}.vocab_size") or len(tokens)),
-        eps=shortest(facts.get(f"{name}.attention.layer_norm_rms_epsilon", 1e-5)),
+        vocabulary=keys.whole("vocab_size", len(tokens) or 1),  # the rows of the embedding say it better
+        eps=keys.real("attention.layer_norm_rms_epsilon"),
         theta=theta,
         tied=False,  # the tensors say it: a tied model has no output.weight
-        rope=_rope(name, facts, probe, theta, head_dim, original),
-        window=original.get("sliding_window"),
+        rope=_gguf_rope.read(keys, probe, own.scalings, theta, rotary, context, kept),
+        rotary=None if rotary == head_dim else rotary,
+        activation=own.activation,
+        embedding_scale=hidden**0.5 if own.scaled_embedding else 1.0,
+        bias=own.bias,
         name=str(facts.get("general.name") or ""),
-        original=original,
+        **_gguf_convention.read(keys, own, layers, scales),
     )
 
 
-def write(name: str, config: Config) -> dict[str, Any]:
+def _rotary(keys: Keys, own: Convention, head_dim: int) -> int:
+    rotary = keys.whole("rope.dimension_count", head_dim)
+    if keys.whole("attention.value_length", head_dim) != head_dim:
+        raise keys.unsupported(f"attention.value_length is {keys.get('attention.value_length')}, not {head_dim}")
+    if rotary != head_dim and not own.partial:
+        raise keys.unsupported(f"rope.dimension_count is {rotary}, heads have {head_dim} dimensions")
+    if head_dim % 2 or rotary % 2 or rotary > head_dim:
+        raise keys.broken(f"{rotary} of {head_dim} dimensions of a head rotate")
+    return rotary
+
+
+def write(name: str, own: Convention, config: Config) -> dict[str, Any]:
     """Keys as llama.cpp's converter writes them, and the kept config.json."""
-    if config.rope.get("rope_type") not in (None, "linear", "llama3"):
-        raise Unsupported(f"GGUF {name} has no keys for rope type '{config.rope['rope_type']}'")
+    kind = config.rope.get("rope_type")
+    if kind is not None and kind not in own.scalings:
+        raise Unsupported(f"GGUF {name} has no keys for rope type '{kind}'")
+    if config.activation != own.activation:
+        raise Unsupported(f"GGUF {name} always has the activation {own.activation}, not {config.activation}")
+    if not (config.tied or own.own_head):
+        raise Unsupported(f"GGUF {name} has no place for an output matrix of its own")
     keys: dict[str, Any] = {
-        "general.architecture": name,
-        "general.type": "model",
-        "general.name": config.name or name,
-        f"{name}.block_count": config.layers,
-        f"{name}.context_length": config.context,
-        f"{name}.embedding_length": config.hidden,
-        f"{name}.feed_forward_length": config.feed_forward,
-        f"{name}.attention.head_count": config.heads,
-        f"{name}.attention.head_count_kv": config.kv_heads,
-        f"{name}.rope.freq_base": float(config.theta),
-        f"{name}.attention.layer_norm_rms_epsilon": float(config.eps),
-        f"{name}.attention.key_length": config.head_dim,
-        f"{name}.attention.value_length": config.head_dim,
-        f"{name}.vocab_size": config.vocabulary,
-        f"{name}.rope.dimension_count": config.head_dim,
+        "block_count": config.layers,
+        "context_length": config.context,
+        "embedding_length": config.hidden,
+        "feed_forward_length": config.feed_forward,
+        "attention.head_count": config.heads,
+        "attention.head_count_kv": config.kv_heads,
+        "rope.freq_base": float(config.theta),
+        "attention.layer_norm_rms_epsilon": float(config.eps),
+        "attention.key_length": config.head_dim,
+        "attention.value_length": config.head_dim,
+        "vocab_size": config.vocabulary,
+        "rope.dimension_count": config.rotary or config.head_dim,
+        **_gguf_rope.write(config),
+        **_gguf_convention.write(own, config),
     }
-    if config.rope.get("rope_type") == "linear":
-        keys |= {f"{name}.rope.scaling.type": "linear", f"{name}.rope.scaling.factor": float(config.rope["factor"])}
-    if config.original:
-        keys[KEPT_CONFIG] = json.dumps(config.original, separators=(",", ":"), ensure_ascii=False)
-    return keys
+    general = {"general.architecture": name, "general.type": "model", "general.name": config.name or name}
+    kept = json.dumps(config.original, separators=(",", ":"), ensure_ascii=False)
+    named = {f"{name}.{key}": value for key, value in keys.items()}
+    return general | named | ({KEPT_CONFIG: kept} if config.original else {})
 
 
-def shortest(value: Any) -> float:
-    """The shortest decimal that is the same float32: 1e-05 was written, 9.99999974e-06 is read."""
-    number = float(value)
-    for digits in range(1, 9):
-        short = float(f"{number:.{digits}g}")
-        if struct.pack("<f", short) == struct.pack("<f", number):
-            return short
-    return number
+def _as_read(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Floats rounded to float32, as a file gives them back."""
+    single = struct.Struct("<f")
+    return {key: single.unpack(single.pack(v))[0] if isinstance(v, float) else v for key, v in keys.items()}
 
 
 def _kept(facts: Facts) -> dict[str, Any]:
@@ -99,32 +139,3 @@ def _kept(facts: Facts) -> dict[str, Any]:
     except (ValueError, TypeError, RecursionError):
         raise BrokenFile(f"key '{KEPT_CONFIG}' is not JSON", FIX, "config-not-json") from None
     return kept if isinstance(kept, dict) else {}
-
-
-def _rope(
-    name: str, facts: Facts, probe: Probe, theta: float, head_dim: int, original: Mapping[str, Any]
-) -> dict[str, Any]:
-    kind = facts.get(f"{name}.rope.scaling.type") or "none"
-    data = probe(NAME)
-    if data is not None:
-        kept = original.get("rope_scaling") or original.get("rope_parameters") or {}
-        found = infer(data, theta, head_dim, kept if isinstance(kept, dict) else {})
-        if found is None:
-            message = f"'{NAME}' is no llama3 scaling: no four numbers reproduce it"
-            raise Unsupported(
-                f"unsupported architecture {name}: {message}", "convert to GGUF, where the tensor is carried"
-            )
-        return found
-    if kind == "none":
-        return {}
-    if kind != "linear":
-        raise Unsupported(f"unsupported architecture {name}: rope type '{kind}'", "linear and llama3 can be converted")
-    return {"rope_type": "linear", "factor": shortest(facts.get(f"{name}.rope.scaling.factor", 1.0))}
-
-
-def _whole(facts: Facts, key: str, default: int | None = None) -> int:
-    value = facts.get(key, default)
-    if type(value) is not int or value <= 0:
-        found = "absent" if value is None else repr(value)
-        raise BrokenFile(f"key '{key}' is {found}, a positive whole number expected", FIX, "missing-key")
-    return value

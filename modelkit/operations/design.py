@@ -53,6 +53,8 @@ def understand(opened: Opened) -> Understanding:
         span = opened.model.spans.get(name)
         if span is None or span.size > LARGEST_PROBE:
             return None
+        if next(tensor.encoding.name for tensor in opened.model.tensors if tensor.name == name) != "f32":
+            raise BrokenFile(f"'{name}' is not stored as f32", "write the file with a current converter", "wrong-dtype")
         probes.append(name)
         return opened.opener.open(span.file).read(span.start, span.size)
 
@@ -66,12 +68,12 @@ def _with_tensors(config: Config, opened: Opened, architecture: Architecture) ->
         return config
     shapes = {tensor.name: tensor.shape for tensor in opened.model.tensors}
     embedding = shapes.get("token_embd.weight", (config.vocabulary,))
-    biases = {"attention": "blk.0.attn_q.bias", "mlp": "blk.0.ffn_gate.bias"}
+    biased = {row.when for row in architecture.table if row.names["gguf"].format(0) in shapes}
     return replace(
         config,
         vocabulary=embedding[0],
         tied="output.weight" not in shapes,
-        bias=tuple(kind for kind, name in biases.items() if name in shapes),
+        bias=tuple(kind for kind in ("attention", "mlp") if f"{kind} bias" in biased),
     )
 
 
@@ -81,6 +83,9 @@ def design(opened: Opened, known: Understanding, target: Format, choice: Choice)
     choose = choice.chooser(target, opened.model.tensors, _widened(known))
     source, dialect = opened.format.dialect, target.dialect
     translated = known.architecture is not None and source != dialect
+    if translated and known.architecture is not None and dialect not in known.architecture.dialects:
+        message = f"unsupported architecture {known.architecture.name}: it has no form in {target.title}"
+        raise Unsupported(message, f"it has one in: {', '.join(sorted(known.architecture.dialects))}")
     for tensor in opened.model.tensors:
         name, steps = tensor.name, tuple[Step, ...]()
         if translated:
@@ -120,6 +125,11 @@ def _translated(
     if row.when == "untied" and config.tied:
         made.notes.append(f"'{tensor.name}' is left out: the config ties it to the embedding")
         return None
+    if not row.expected(config):
+        message = f"'{tensor.name}' is there, but the config says that there is no {row.when}"
+        raise BrokenFile(
+            message, "config and weights do not belong together: fetch both again", "config-shape-mismatch"
+        )
     name = row.names[target]
     if not name:
         raise Unsupported(f"'{tensor.name}' has no place in {target}", "convert to GGUF or a Hugging Face folder")

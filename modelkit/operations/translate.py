@@ -51,7 +51,9 @@ def _for_gguf(
         keys = carried(opened.model.metadata, opened.opener)
     elif known.config is not None and known.architecture is not None:
         config = replace(known.config, name=known.config.name or _title(opened))
-        keys = known.architecture.dialects["gguf"].write(config)
+        codec = known.architecture.dialects["gguf"]
+        keys = codec.write(config)
+        made.notes += codec.notes(config)
         keys |= _kept_files(known.facts)
         widened = {way.source.encoding.name for way in made.ways if way.why == "vectors are f32 in GGUF"} & {
             "bf16",

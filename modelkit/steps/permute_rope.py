@@ -9,7 +9,7 @@ Rows of one head: halves (a0 a1 .. b0 b1 ..) <-> pairs (a0 b0 a1 b1 ..).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from modelkit.lazy import np
 
@@ -23,6 +23,7 @@ class PermuteRope:
 
     rows: int
     into: Literal["pairs", "halves"]
+    shift: ClassVar[int] = 0
 
     def apply(self, rows: Array) -> Array:
         first, second = (2, self.rows // 2) if self.into == "pairs" else (self.rows // 2, 2)

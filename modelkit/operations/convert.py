@@ -7,12 +7,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from modelkit.errors import BadRequest, BadValue, BrokenFile, CannotAccess, Refused, Unsupported
+from modelkit.errors import BadValue, BrokenFile, CannotAccess, Refused, Unsupported
 from modelkit.execute import Done, Journal, execute, locked, still_there, work
 from modelkit.operations.design import Design, constant_tensors, design, refuse_requantising, understand
 from modelkit.operations.destination import Destination
 from modelkit.operations.opening import Opened, destination_format, open_model
 from modelkit.operations.receipt import Verdict, fingerprints, verdicts
+from modelkit.operations.sizes import parse_size
 from modelkit.operations.translate import metadata
 from modelkit.plan import Plan, make
 from modelkit.recipes import parse
@@ -191,31 +192,6 @@ def _with_constants(layout: Layout, made: Design) -> Layout:
         ]
         files.append(OutputFile(file.name, file.size, (*file.literals, *extra)))
     return replace(layout, files=tuple(files))
-
-
-def parse_size(text: str) -> int:
-    """Bytes from `512MiB`, `5GB` or a plain number; raises BadRequest."""
-    units = {
-        "": 1,
-        "B": 1,
-        "KB": 10**3,
-        "MB": 10**6,
-        "GB": 10**9,
-        "TB": 10**12,
-        "KIB": 2**10,
-        "MIB": 2**20,
-        "GIB": 2**30,
-        "TIB": 2**40,
-    }
-    digits = text.strip().rstrip("KMGTBIkmgtbi ")
-    unit = text.strip()[len(digits) :].strip().upper()
-    try:
-        size = int(float(digits) * units[unit])
-    except (ValueError, KeyError, OverflowError):
-        size = 0
-    if size <= 0:
-        raise BadRequest(f"'{text}' is no size", "write it like 512MiB, 5GB or 1000000")
-    return size
 
 
 __all__ = ["Prepared", "Refused", "Request", "Result", "carry_out", "check", "convert", "parse_size", "prepare"]

@@ -7,13 +7,13 @@ read whole, because neighbours in the shape lie far apart in the file.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 from modelkit.errors import Unsupported
 from modelkit.lazy import np
-from modelkit.tensors import BITS, Encoding, Part, Shape
+from modelkit.tensors import BITS, Encoding, Part, Shape, Tensor
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array, Kind
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Strided:
-    """`base` says how an element is stored, `strides` how many elements lie between neighbours of each axis."""
+    """`base` says how an element is stored, `strides` how many elements lie between neighbours of `shape`'s axes."""
 
     base: Encoding
+    shape: Shape
     strides: Shape
     ggml: ClassVar[int | None] = None
     dtype: ClassVar[str | None] = None
@@ -50,8 +51,14 @@ class Strided:
         raise Unsupported("nothing is written in another order than its shape")
 
     def unpack(self, parts: Sequence[Array], shape: Shape) -> F32:
-        """`shape` may be the run's own (rows and columns): the order is that of the strides all the same."""
-        return self.base.unpack(parts, shape)
+        """All values, put into the order of the tensor's shape."""
+        flat = self.base.unpack(parts, (prod(self.shape),))
+        values: F32 = self.straight(flat).reshape(shape)
+        return values
+
+    def straight(self, stored: Array) -> Array:
+        """Values or bytes of the whole tensor in the order of its shape."""
+        return Straighten(self.shape, self.strides).apply(stored)
 
     def holds(self, other: Encoding) -> bool:
         return False
@@ -76,6 +83,14 @@ class Straighten:
         steps = (*(stride * width * flat.itemsize for stride in self.strides), flat.itemsize)
         ordered = np.lib.stride_tricks.as_strided(flat, (*self.shape, width), steps, writeable=False)
         return np.ascontiguousarray(ordered).reshape(rows.shape)
+
+
+def straightened(tensor: Tensor) -> tuple[Tensor, tuple[Straighten, ...]]:
+    """A tensor in its plain encoding, and the step that brings its elements into order where that is needed."""
+    encoding = tensor.encoding
+    if not isinstance(encoding, Strided):
+        return tensor, ()
+    return replace(tensor, encoding=encoding.base), (Straighten(encoding.shape, encoding.strides),)
 
 
 def contiguous(shape: Shape) -> Shape:

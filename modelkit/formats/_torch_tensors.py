@@ -38,7 +38,7 @@ def model(
     for record in found:
         if isinstance(record, Unread):
             message = f"'{record.name}' is {record.what}: it is not read"
-            faults.add("not-fully-checked", file, message, NOT_READ, tensor=record.name, severity="warning")
+            faults.add("not-fully-checked", file, message, NOT_READ, tensor=record.name)
             continue
         placed = _placed(file, record, storages, faults)
         if placed is None:
@@ -55,9 +55,8 @@ def model(
 def _placed(
     file: str, record: Record, storages: Mapping[str, tuple[int, int]], faults: Faults
 ) -> tuple[Tensor, Span] | None:
-    def fault(rule: str, message: str, severe: bool = True) -> None:  # noqa: FBT001, FBT002
-        severity = "error" if severe else "warning"
-        faults.add(rule, file, f"'{record.name}' {message}", NOT_READ, tensor=record.name, severity=severity)  # type: ignore[arg-type]
+    def fault(rule: str, message: str) -> None:
+        faults.add(rule, file, f"'{record.name}' {message}", NOT_READ, tensor=record.name)
 
     needs = record.offset + extent(record.shape, record.strides)
     if record.storage not in storages:
@@ -71,13 +70,9 @@ def _placed(
     encoding = by_dtype()[record.dtype]
     if not is_contiguous(record.shape, record.strides):
         if not is_permuted(record.shape, record.strides):
-            fault(
-                "not-fully-checked",
-                f"has strides {list(record.strides)}, which leave gaps: it is not read",
-                severe=False,
-            )
+            fault("not-fully-checked", f"has strides {list(record.strides)}, which leave gaps: it is not read")
             return None
-        encoding = Strided(encoding, record.strides)
+        encoding = Strided(encoding, record.shape, record.strides)
     part = Part(record.name, record.dtype, record.shape)
     span = Span(file, start + bytes_of(record.dtype, record.offset), part.size)
     return Tensor(record.name, record.shape, encoding, (part,)), span

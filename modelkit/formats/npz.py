@@ -12,7 +12,8 @@ described, but their values can only be had by unpacking: modelkit does not conv
 
 from __future__ import annotations
 
-import zlib
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from modelkit.encodings import by_dtype
@@ -24,7 +25,7 @@ from modelkit.formats._impostors import is_zip
 from modelkit.formats._npy_header import MAGIC, Array, parse
 from modelkit.formats._pickle_walk import LARGEST, walk
 from modelkit.formats._side_files import SIDE_FILES, read_json, side_files
-from modelkit.formats._zip_directory import STORED, Member, contents, directory
+from modelkit.formats._zip_directory import STORED, Member, contents, directory, inflated
 from modelkit.sources import Opener, Source, head
 from modelkit.tensors import Encoding, Model, Part, Span, Tensor
 
@@ -96,7 +97,7 @@ def _array(source: Source, name: str, start: int, size: int, faults: Faults) -> 
         return None
     if found.dtype not in by_dtype():
         message = f"'{name}' has dtype {found.descr}, which is not read"
-        faults.add("not-fully-checked", source.name, message, SAVE, tensor=name, severity="warning")
+        faults.add("not-fully-checked", source.name, message, SAVE, tensor=name)
         return None
     part = Part(name, found.dtype, found.shape)
     if found.start + part.size != size:
@@ -107,10 +108,22 @@ def _array(source: Source, name: str, start: int, size: int, faults: Faults) -> 
     return Tensor(name, found.shape, _encoding(found), (part,)), Span(source.name, start + found.start, part.size)
 
 
+def compressed(source: Source) -> Iterator[tuple[Tensor, Iterator[bytes]]]:
+    """The arrays that `read` leaves out, each with its data as it is unpacked, piece by piece."""
+    for member in directory(source, Faults(strict=False)) or ():
+        pieces = inflated(source, member) if member.method != STORED else iter(())
+        first = next(pieces, b"")
+        found = parse(first)
+        if not isinstance(found, str) and not found.pickled and found.dtype in by_dtype():
+            name = member.name.removesuffix(".npy")
+            part = Part(name, found.dtype, found.shape)
+            yield Tensor(name, found.shape, by_dtype()[found.dtype], (part,)), chain([first[found.start :]], pieces)
+
+
 def _encoding(found: Array) -> Encoding:
     base = by_dtype()[found.dtype]
     several = sum(size > 1 for size in found.shape) > 1 and 0 not in found.shape
-    return Strided(base, contiguous(found.shape[::-1])[::-1]) if found.fortran and several else base
+    return Strided(base, found.shape, contiguous(found.shape[::-1])[::-1]) if found.fortran and several else base
 
 
 def _compressed(source: Source, member: Member, faults: Faults) -> None:
@@ -120,29 +133,23 @@ def _compressed(source: Source, member: Member, faults: Faults) -> None:
         faults.add("zip-bomb", source.name, message, "do not load it", offset=member.header)
         return
     name = member.name.removesuffix(".npy")
-    found = parse(_beginning(source, member))
+    found = parse(next(inflated(source, member), b""))
     if not isinstance(found, str) and found.pickled:
         data = contents(source, member, LARGEST)
         if data is not None:
             _pickled(source, name, data[found.start :], member.start or 0, faults)
             return
-    message = f"'{name}' is compressed: it was not read"
-    faults.add("not-fully-checked", source.name, message, SAVE, tensor=name, severity="warning")
-
-
-def _beginning(source: Source, member: Member) -> bytes:
-    if member.start is None:
-        return b""
-    try:
-        return zlib.decompressobj(-15).decompress(source.read(member.start, min(member.stored, HEADER)), HEADER)
-    except zlib.error:
-        return b""
+    if isinstance(found, str):
+        faults.add("bad-array", source.name, f"{name}: {found}", SAVE, offset=member.header, tensor=name)
+        return
+    message = f"'{name}' is compressed: its values do not lie in the file as they are"
+    faults.add("compressed-array", source.name, message, SAVE, offset=member.header, tensor=name)
 
 
 def _pickled(source: Source, name: str, data: bytes, start: int, faults: Faults) -> None:
     _torch_tensors.report(walk(data), source.name, name, start, faults)
     message = f"'{name}' is an array of objects: it is a pickle, and not read"
-    faults.add("not-fully-checked", source.name, message, SAVE, tensor=name, severity="warning")
+    faults.add("not-fully-checked", source.name, message, SAVE, tensor=name)
 
 
 format = Format("NumPy arrays", "huggingface", (".npz", ".npy"), sniff, read, facts, stores)

@@ -9,6 +9,7 @@ from typing import Any
 from modelkit.architectures import recognise
 from modelkit.architectures._contract import Architecture, Config
 from modelkit.encodings import ENCODINGS
+from modelkit.encodings._strided import straightened
 from modelkit.encodings.llama2c import Llama2c
 from modelkit.errors import BrokenFile, Refused, Unsupported
 from modelkit.formats import Format
@@ -86,13 +87,14 @@ def design(opened: Opened, known: Understanding, target: Format, choice: Choice)
     if translated and known.architecture is not None and dialect not in known.architecture.dialects:
         message = f"unsupported architecture {known.architecture.name}: it has no form in {target.title}"
         raise Unsupported(message, f"it has one in: {', '.join(sorted(known.architecture.dialects))}")
-    for tensor in opened.model.tensors:
-        name, steps = tensor.name, tuple[Step, ...]()
+    for found_tensor in opened.model.tensors:
+        tensor, order = straightened(found_tensor)
+        name, steps = tensor.name, tuple[Step, ...](order)
         if translated:
             found = _translated(tensor, known, source, dialect, made)
             if found is None:
                 continue
-            name, steps = found
+            name, steps = found[0], (*order, *found[1])
         chosen = choose(tensor)
         encoding = _group_that_divides(chosen.encoding, known.config)
         if encoding.name.startswith("f8_") and known.architecture is not None and len(tensor.shape) < 2:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from modelkit.errors import BrokenFile, CannotAccess, Unsupported
+from modelkit.errors import BrokenFile, CannotAccess, ModelkitError, Unsupported
 from modelkit.faults import Fault, Faults, Severity
 from modelkit.formats import FORMATS, Format
 from modelkit.formats._impostors import impostor
@@ -22,6 +22,9 @@ from modelkit.rules._contract import LEVELS, Finding, Folder, Level, Rule, Subje
 from modelkit.rules._policy import Policy
 from modelkit.sources import Disk, head
 from modelkit.tensors import Model
+
+PARTIAL = (*UNCHECKED, "compressed-array")
+"""Faults that leave out a part of a file; the rest is sound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,22 @@ class _Run:
 
     def add(self, place: Place, rule: str, finding: Finding, severity: Severity) -> None:
         self.found.append(Found(place.shown(finding.file), rule, finding, finding.severity or severity))
+
+    def ask(self, place: Place, rule: str, file: str, found: Iterator[Finding]) -> None:
+        """Everything that a rule finds. One that fails has checked nothing, and that is said."""
+        try:
+            for finding in found:
+                if place.main in (None, finding.file) or self.rules[rule].folder is None:
+                    self.add(place, rule, finding, self.rules[rule].severity)
+        except ModelkitError as error:
+            self.gap(place, file, f"rule {rule} could not finish: {error.message}")
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not look like a clean file
+            self.gap(place, file, f"rule {rule} failed ({type(error).__name__}: {error}); please report it")
+
+    def gap(self, place: Place, file: str, why: str) -> None:
+        """Something was not checked."""
+        self.coverage.skip(place.shown(file), "not-fully-checked", why)
+        self.add(place, "not-fully-checked", Finding(file, why), "error")
 
 
 def validate(request: Request, progress: Callable[[int], None] | None = None) -> Report:
@@ -114,7 +133,7 @@ def _subject(run: _Run, place: Place, candidate: Candidate) -> Subject | None:
     files = sorted(
         {span.file for span in model.spans.values()} | {name for name in candidate.files if disk.holds(name)}
     )
-    broken = {fault.file for fault in faults.errors}
+    broken = {fault.file for fault in faults.errors if fault.rule not in PARTIAL}
     missing = {fault.file for fault in faults.found if fault.rule in ("missing-shard", "index-not-json")}
     broken |= {file for file in files if _unsound(place, file)}
     return Subject(
@@ -171,6 +190,8 @@ def _fault(run: _Run, place: Place, fault: Fault) -> None:
         run.coverage.skip(place.shown(fault.file), fault.rule, fault.message)
     finding = Finding(fault.file, fault.message, fault.fix, fault.tensor, fault.offset)
     severity: Severity = "error" if fault.rule in UNCHECKED else fault.severity
+    if fault.rule == "compressed-array":
+        severity = "info"  # it cannot be converted; that is no fault, and its values are unpacked to be looked at
     run.add(place, fault.rule, finding, severity)
 
 
@@ -193,8 +214,7 @@ def _model(run: _Run, place: Place, subject: Subject) -> dict[str, str]:
         coverage.not_applicable.append((place.shown(subject.name), why, tuple(names)))
     for name, rule in asked:
         if rule.model is not None:
-            for finding in rule.model(subject):
-                run.add(place, name, finding, rule.severity)
+            run.ask(place, name, subject.name, rule.model(subject))
     if subject.level == "header":
         coverage.tensors_checked += len(subject.model.tensors)
         return {}
@@ -203,22 +223,21 @@ def _model(run: _Run, place: Place, subject: Subject) -> dict[str, str]:
 
 def _values(run: _Run, place: Place, subject: Subject, asked: list[tuple[str, Rule]]) -> dict[str, str]:
     from modelkit.operations import validate_values
-    from modelkit.operations.validate_opinion import second_opinion
+    from modelkit.operations.validate_opinion import RULE, second_opinion
 
-    for name, finding in second_opinion(subject):
-        run.add(place, name, finding, run.rules[name].severity)
+    run.ask(place, RULE, subject.name, second_opinion(subject))
     if subject.level == "full":
         values, read = validate_values.full(subject, run.progress)
     else:
         values, read = validate_values.sample(subject)
     run.coverage.bytes_read += read
     run.coverage.tensors_checked += len(values.tensors)
+    run.coverage.tensors_total += sum(one.tensor.parts[0].name not in subject.model.spans for one in values.tensors)
     for file in sorted(subject.broken.intersection(subject.files)):
         run.coverage.skip(place.shown(file), "values", "its structure is broken: its values were not looked at")
     for name, rule in asked:
         if rule.values is not None:
-            for finding in rule.values(subject, values):
-                run.add(place, name, finding, rule.severity)
+            run.ask(place, name, subject.name, rule.values(subject, values))
     return dict(values.digests)
 
 
@@ -245,6 +264,4 @@ def _folder(run: _Run, place: Place, folder: Folder, digests: dict[str, str]) ->
     for name, rule in run.rules.items():
         if rule.folder is None or (place.main and rule.family not in ("integrity", "policy")):
             continue
-        for finding in rule.folder(folder):
-            if place.main in (None, finding.file):
-                run.add(place, name, finding, rule.severity)
+        run.ask(place, name, "", rule.folder(folder))

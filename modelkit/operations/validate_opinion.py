@@ -16,15 +16,14 @@ KINDS = ("safetensors", "hf_folder")
 MOST = 100_000  # tensors whose shapes are compared one by one
 
 
-def second_opinion(subject: Subject) -> Iterator[tuple[str, Finding]]:
-    """(rule, finding) wherever the two parsers judge a file differently."""
+def second_opinion(subject: Subject) -> Iterator[Finding]:
+    """Wherever the two parsers judge a file differently."""
     if subject.kind not in KINDS:
         return
     for file in subject.files:
         source = subject.opener.open(file)
         if isinstance(source, LocalFile) and file.endswith(".safetensors"):
-            for finding in _compared(subject, file, source):
-                yield RULE, finding
+            yield from _compared(subject, file, source)
 
 
 def _compared(subject: Subject, file: str, source: LocalFile) -> Iterator[Finding]:

@@ -97,7 +97,23 @@ def full(subject: Subject, progress: Progress | None = None) -> tuple[Values, in
             digests[file] = _stream(work, source, pages, hasher, progress)
             zeros[file] = pages.runs()
             tails[file] = tail(source)
-    return Values("full", work.finish(), zeros, tails, digests), work.bytes_read
+    return Values("full", (*work.finish(), *_unpacked(subject)), zeros, tails, digests), work.bytes_read
+
+
+def _unpacked(subject: Subject) -> Iterator[TensorValues]:
+    """The arrays of an .npz that must be unpacked to be looked at."""
+    if subject.kind != "npz":
+        return
+    from modelkit.formats.npz import compressed
+
+    for tensor, pieces in compressed(subject.opener.open(subject.name)):
+        values, seen = TensorValues(tensor, mark=("compressed", tensor.name)), view(tensor, 0)
+        if seen is not None and tensor.count:
+            scan = Scan(seen, values, tensor.parts[0].dtype)
+            for piece in pieces:
+                scan.feed(np.frombuffer(piece, np.uint8))
+            scan.finish()
+        yield values
 
 
 def _stream(work: Pass, source: LocalFile, pages: Zeros, hasher: ThreadPoolExecutor, progress: Progress | None) -> str:
@@ -154,7 +170,7 @@ def sample(subject: Subject) -> tuple[Values, int]:
                 part.scan.looked = at // unit
                 part.scan.feed(np.frombuffer(source.read(part.span.start + at, size), np.uint8))
                 work.bytes_read += size
-    return Values("sample", work.finish()), work.bytes_read
+    return Values("sample", (*work.finish(), *_unpacked(subject))), work.bytes_read
 
 
 def _chosen(seed: str, count: int) -> Iterator[int]:

@@ -16,8 +16,9 @@ from modelkit.rules._values import TensorValues
 if TYPE_CHECKING:
     from modelkit.tensors import Array
 
+FEW = 4
 SLAB = 1 << 18  # bytes between the reductions
-SAMPLE = 2048  # numbers of a slab that the standard deviation is estimated from
+SAMPLE = 512  # numbers of a slab, of one slab in FEW, that the standard deviation is estimated from
 
 
 class Scan:
@@ -32,6 +33,7 @@ class Scan:
         self.least: int | None = None
         self.greatest: int | None = None
         self.magnitude = 0
+        self.slabs = 0
         self.squares, self.sum, self.sampled = 0.0, 0.0, 0
         into.floats = True
         into.scales = view.scales
@@ -75,7 +77,8 @@ class Scan:
         self.magnitude = max(self.magnitude, magnitude)
         if magnitude >= lens.largest or lens.only is not None:
             self._report(unsigned, lens, mask, first)
-        if not self.view.scales and lens.width > 1:
+        self.slabs += 1
+        if self.slabs % FEW == 1 and not self.view.scales and lens.width > 1:
             self._estimate(data, lens)
 
     def _report(self, numbers: Array, lens: Lens, mask: int, first: int) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from modelkit.rules._contract import Level, Subject
+from modelkit.faults import Severity
+from modelkit.rules._contract import Finding, Level, Subject
 from modelkit.tensors import Tensor
 
 PIECE = 1 << 20
@@ -74,3 +75,14 @@ def where(values: TensorValues, place: int) -> str:
         index, at = divmod(index, max(size, 1))
         found.insert(0, at)
     return f"in the block at {found}" if values.scales else f"at {found}"
+
+
+def about(
+    subject: Subject, found: TensorValues, message: str, fix: str = "", severity: Severity | None = None
+) -> Finding:
+    """A finding about one tensor, with its place in the file where it lies there as it is."""
+    name = found.tensor.name
+    span = subject.model.spans.get(found.tensor.parts[0].name)
+    if span is None:
+        return Finding(subject.place, message, fix, name, severity=severity)
+    return Finding(span.file, message, fix, name, span.start, span.size, severity)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from modelkit.faults import Severity
 from modelkit.rules._contract import Finding, Rule, Subject
-from modelkit.rules._values import Values
+from modelkit.rules._values import Values, about
 
 
 def check(subject: Subject, values: Values) -> Iterator[Finding]:
@@ -25,9 +25,8 @@ def check(subject: Subject, values: Values) -> Iterator[Finding]:
         if found.floats and found.zero and sum(size > 1 for size in tensor.shape) > 1:
             severity: Severity | None = "info" if "lora_B" in tensor.name or "lora_b" in tensor.name else None
             seen = "" if found.whole else " in every block that was sampled"
-            span = subject.model.spans[tensor.parts[0].name]
             message = f"'{tensor.name}' is all zero{seen}"
-            yield Finding(span.file, message, "fetch it again", tensor.name, span.start, span.size, severity)
+            yield about(subject, found, message, "fetch it again", severity)
 
 
 rule = Rule("A whole matrix is zero", "warning", "values", "sample", values=check)

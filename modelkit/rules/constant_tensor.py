@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from modelkit.rules._contract import Finding, Rule, Subject
-from modelkit.rules._values import Values
+from modelkit.rules._values import Values, about
 
 
 def check(subject: Subject, values: Values) -> Iterator[Finding]:
@@ -28,9 +28,8 @@ def check(subject: Subject, values: Values) -> Iterator[Finding]:
             and sum(s > 1 for s in tensor.shape) > 1
         ):
             seen = "" if found.whole else " that was sampled"
-            span = subject.model.spans[tensor.parts[0].name]
             message = f"every value{seen} of '{tensor.name}' is the same"
-            yield Finding(span.file, message, "fetch it again", tensor.name, span.start, span.size)
+            yield about(subject, found, message, "fetch it again")
 
 
 rule = Rule("A whole matrix has one value", "warning", "values", "sample", values=check)

@@ -16,17 +16,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from modelkit.rules._contract import Finding, Rule, Subject
-from modelkit.rules._values import Values
+from modelkit.rules._values import Values, about
 
 
 def check(subject: Subject, values: Values) -> Iterator[Finding]:
     for found in values.tensors:
         if found.outlier is not None and len(found.tensor.shape) > 1:
-            span = subject.model.spans[found.tensor.parts[0].name]
             message = (
                 f"the largest value of '{found.tensor.name}' is about {found.outlier:,.0f} standard deviations away"
             )
-            yield Finding(span.file, message, "", found.tensor.name, span.start, span.size)
+            yield about(subject, found, message)
 
 
 rule = Rule("One value is far beyond all others", "info", "values", "full", values=check)

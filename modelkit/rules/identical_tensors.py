@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from modelkit.rules._contract import Finding, Rule, Subject
-from modelkit.rules._values import Values, same_bytes
+from modelkit.rules._values import Values, about, same_bytes
 
 
 def check(subject: Subject, values: Values) -> Iterator[Finding]:
@@ -23,11 +23,12 @@ def check(subject: Subject, values: Values) -> Iterator[Finding]:
         tensor = found.tensor
         if len(tensor.shape) < 2 or not found.floats or found.constant or found.zero or len(tensor.parts) > 1:
             continue
+        if tensor.name not in subject.model.spans:
+            continue
         other = first.setdefault(found.mark, tensor.name)
         shared = subject.model.spans[tensor.name] == subject.model.spans[other]
         if other != tensor.name and not shared and same_bytes(subject, tensor.name, other):
-            span = subject.model.spans[tensor.name]
-            yield Finding(span.file, f"'{tensor.name}' is equal to '{other}'", "", tensor.name, span.start, span.size)
+            yield about(subject, found, f"'{tensor.name}' is equal to '{other}'")
 
 
 rule = Rule("Two matrices are equal byte for byte", "info", "values", "full", values=check)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from modelkit.rules._contract import Finding, Rule, Subject
-from modelkit.rules._values import Values, where
+from modelkit.rules._values import Values, about, where
 
 
 def check(subject: Subject, values: Values) -> Iterator[Finding]:
@@ -25,8 +25,7 @@ def check(subject: Subject, values: Values) -> Iterator[Finding]:
             place = where(found, found.infinite_at)
             message = f"{found.infinite:,} {what}{plural} in '{found.tensor.name}', the first {place}"
             fix = "convert the model again from its original, into a dtype with a wider range"
-            span = subject.model.spans[found.tensor.parts[0].name]
-            yield Finding(span.file, message, fix, found.tensor.name, span.start, span.size)
+            yield about(subject, found, message, fix)
 
 
 rule = Rule("A weight or a scale is infinite", "error", "values", "sample", values=check)

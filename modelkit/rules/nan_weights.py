@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from modelkit.rules._contract import Finding, Rule, Subject
-from modelkit.rules._values import Values, where
+from modelkit.rules._values import Values, about, where
 
 
 def check(subject: Subject, values: Values) -> Iterator[Finding]:
@@ -26,8 +26,7 @@ def check(subject: Subject, values: Values) -> Iterator[Finding]:
             place = where(found, found.nan_at)
             message = f"{found.nan:,} {what}{plural} in '{found.tensor.name}', the first {place}"
             fix = "fetch the file again; if its digest is right, it was published broken"
-            span = subject.model.spans[found.tensor.parts[0].name]
-            yield Finding(span.file, message, fix, found.tensor.name, span.start, span.size)
+            yield about(subject, found, message, fix)
 
 
 rule = Rule("A weight or a scale is NaN", "error", "values", "sample", values=check)

@@ -18,7 +18,7 @@ from modelkit.rules._contract import Finding, Rule, Subject
 
 
 def check(subject: Subject) -> Iterator[Finding]:
-    if not subject.model.tensors and not subject.broken and not subject.missing:
+    if not subject.model.tensors and subject.kind != "npz" and not subject.broken and not subject.missing:
         yield Finding(subject.place, "holds no tensors")
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from modelkit.rules._contract import Finding, Rule, Subject
-from modelkit.rules._values import Values
+from modelkit.rules._values import Values, about
 
 
 def check(subject: Subject, values: Values) -> Iterator[Finding]:
@@ -28,10 +28,9 @@ def check(subject: Subject, values: Values) -> Iterator[Finding]:
             tensor.count // 50 if narrow else min(*tensor.shape, tensor.count // 1000 or tensor.count, tensor.count)
         )
         if found.saturated >= max(enough, 2):
-            span = subject.model.spans[tensor.parts[0].name]
             message = f"{found.saturated:,} values of '{tensor.name}' stand at the largest {tensor.encoding.name}"
             fix = "convert the model again from its original, into a dtype with a wider range"
-            yield Finding(span.file, message, fix, tensor.name, span.start, span.size)
+            yield about(subject, found, message, fix)
 
 
 rule = Rule("Many values stand at the largest number of their dtype", "warning", "values", "full", values=check)

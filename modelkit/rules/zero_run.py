@@ -27,6 +27,7 @@ def check(subject: Subject, values: Values) -> Iterator[Finding]:
         for found in values.tensors
         if found.floats and found.tensor.name not in zero
         for part in found.tensor.parts
+        if part.name in subject.model.spans
     ]
     for file, runs in values.zeros.items():
         tail = subject.opener.open(file).size - values.tails.get(file, 0)

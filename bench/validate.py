@@ -52,7 +52,7 @@ def best(command: list[str], times: int = 5) -> tuple[float, float, float]:
 
 
 def write_weights(path: Path, megabytes: int) -> None:
-    """Matrices of normal bf16 values, 64 MB each. Run in a process of its own: a child's peak begins at its parent's."""
+    """Matrices of normal bf16 values, 64 MB each. Done in a process apart: a child's peak begins at its parent's."""
     rng = np.random.default_rng(0)
     values = rng.standard_normal(32 << 20, dtype=np.float32).view(np.uint32) >> np.uint32(16)
     data = values.astype(np.uint16).tobytes()
@@ -88,7 +88,8 @@ def _write(path: Path, header: str, data: bytes, count: int) -> int:
 def full(folder: Path, megabytes: int) -> None:
     """The pass over the bytes."""
     path = folder / "big.safetensors"
-    subprocess.run([sys.executable, __file__, "--write", str(path), "--megabytes", str(megabytes)], check=True)
+    write = [sys.executable, __file__, "--write", str(path), "--megabytes", str(megabytes)]
+    subprocess.run(write, check=True)
     size = path.stat().st_size
     hashing: list[tuple[float, float, float]] = []
     judging: list[tuple[float, float, float]] = []
@@ -97,8 +98,9 @@ def full(folder: Path, megabytes: int) -> None:
         judging.append(measured([*MODELKIT, "validate", str(path), "--level", "full", "--no-policy", "-q"]))
     a, b = min(run[0] for run in hashing), min(run[0] for run in judging)
     cpu = min(run[1] for run in judging)
-    print(f"full      {size / 1e6:,.0f} MB: read and hash {a:.2f} s, validate {b:.2f} s wall ({b / a:.2f}x), {cpu:.2f} s CPU, "
-          f"{max(run[2] for run in judging):.0f} MiB")  # fmt: skip
+    memory = max(run[2] for run in judging)
+    print(f"full      {size / 1e6:,.0f} MB: read and hash {a:.2f} s, validate {b:.2f} s wall ({b / a:.2f}x)")
+    print(f"          {cpu:.2f} s CPU, {memory:.0f} MiB")
     path.unlink()
 
 

@@ -51,13 +51,15 @@ def directory(source: Source, faults: Faults | None = None) -> list[Member] | No
     place = _end(source)
     if place is None:
         return None
-    start, size, count = place
-    if size > LARGEST_DIRECTORY or count > MOST_MEMBERS or start < 0 or start + size > source.size:
+    start, size, count, end = place
+    shift = end - size - start  # bytes that were put before the archive
+    impossible = size > LARGEST_DIRECTORY or count > MOST_MEMBERS or shift < 0 or end - size < 0
+    if impossible or (shift and faults is not None):
         if faults is not None:
-            message = f"its directory of {count:,} members and {size:,} bytes is impossible"
-            faults.add("zip-inconsistent", source.name, message, DO_NOT, offset=max(start, 0))
+            what = f"{shift:,} bytes lie before it" if shift > 0 else f"a directory of {size:,} bytes is impossible"
+            faults.add("zip-inconsistent", source.name, f"the archive: {what}", DO_NOT, offset=max(start, 0))
         return None
-    found = _entries(source.read(start, size))
+    found = _entries(source.read(end - size, size))
     if faults is None:
         return found
     if len(found) != count:
@@ -103,8 +105,8 @@ def inflated(source: Source, member: Member) -> Iterator[bytes]:
             packed = inflater.unconsumed_tail
 
 
-def _end(source: Source) -> tuple[int, int, int] | None:
-    """Start, size and members of the directory."""
+def _end(source: Source) -> tuple[int, int, int, int] | None:
+    """Start, size and members of the directory as stated, and where it ends."""
     size = min(source.size, END_SIZE + LONGEST_COMMENT)
     tail = source.read(source.size - size, size)
     at = tail.rfind(END, 0, max(size - END_SIZE, 0) + len(END))
@@ -112,23 +114,21 @@ def _end(source: Source) -> tuple[int, int, int] | None:
         return None
     count, length, offset = struct.unpack_from("<HII", tail, at + 10)
     end = source.size - size + at
-    if 0xFFFF in (count,) or 0xFFFFFFFF in (length, offset):
-        far = _far(source, end)
-        if far is None:
-            return None
+    far = _far(source, end)
+    if count == 0xFFFF or 0xFFFFFFFF in (length, offset):
         return far
-    return offset, length, count
+    return offset, length, count, far[3] if far else end  # torch always writes the long form too
 
 
-def _far(source: Source, end: int) -> tuple[int, int, int] | None:
-    """The same three from the zip64 end, which a locator of 20 bytes before the end points to."""
+def _far(source: Source, end: int) -> tuple[int, int, int, int] | None:
+    """The same four from the zip64 end, which a locator of 20 bytes before the end points to."""
     if end < 20 or (locator := source.read(end - 20, 20))[:4] != b"PK\x06\x07":
         return None
     at = struct.unpack_from("<Q", locator, 8)[0]
     if at + 56 > source.size or (record := source.read(at, 56))[:4] != b"PK\x06\x06":
         return None
     count, length, offset = struct.unpack_from("<QQQ", record, 32)
-    return offset, length, count
+    return offset, length, count, at
 
 
 def _entries(data: bytes) -> list[Member]:

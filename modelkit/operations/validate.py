@@ -212,6 +212,11 @@ def _model(run: _Run, place: Place, subject: Subject) -> dict[str, str]:
             asked.append((name, rule))
     for why, names in lacks.items():
         coverage.not_applicable.append((place.shown(subject.name), why, tuple(names)))
+    fault = subject.knowledge.fault
+    if fault is not None:
+        run.add(
+            place, fault.rule or "config-not-json", Finding(subject.knowledge.place, fault.message, fault.fix), "error"
+        )
     for name, rule in asked:
         if rule.model is not None:
             run.ask(place, name, subject.name, rule.model(subject))

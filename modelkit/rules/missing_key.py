@@ -21,8 +21,6 @@ FIX = "write the file again with a current converter"
 
 def check(subject: Subject) -> Iterator[Finding]:
     known, keys = subject.knowledge, subject.knowledge.keys
-    if known.fault is not None and known.fault.rule == "missing-key":
-        yield Finding(subject.name, known.fault.message, known.fault.fix)
     if "general.architecture" not in keys:
         yield Finding(subject.name, "no key general.architecture", FIX)
     speaks = keys.get("general.type", "model") == "model" and f"{known.family}.block_count" in keys

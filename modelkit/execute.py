@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkit.errors import BadValue, Refused
+from modelkit.kernels import arrays
 from modelkit.lazy import np
 from modelkit.plan import Job, Plan
 from modelkit.sources import LocalFile, explained
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from modelkit.tensors import F32, Array
 
 SYNC_SECONDS = 2.0  # work that a crash may cost
-SLAB = 1 << 18  # values compared at once when a difference is measured
+SLAB = 1 << 18  # values compared at once when a shifted difference is measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +115,7 @@ def difference(before: F32, after: F32) -> tuple[float, float, float]:
     one, other = before.reshape(-1), after.reshape(-1)
     if np.array_equal(one.view(np.uint32), other.view(np.uint32)):
         return 0.0, 0.0, 0.0
-    largest, squared, total = 0.0, 0.0, 0.0
-    for first in range(0, len(one), SLAB):
-        was, now = one[first : first + SLAB], other[first : first + SLAB]
-        finite = np.isfinite(was)
-        apart = np.where(finite, now - np.where(finite, was, 0), 0).astype(np.float64)
-        largest = max(largest, float(np.abs(apart).max(initial=0.0)))
-        squared += float(apart @ apart)
-        total += float(np.sum(np.square(was, dtype=np.float64), where=finite))
-    return largest, squared, total
+    return arrays.difference(one, other)
 
 
 def shifted_difference(before: F32, after: F32, shift: int) -> tuple[float, float, float]:

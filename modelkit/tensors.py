@@ -92,8 +92,12 @@ class Encoding(Protocol):
     def parts(self, name: str, shape: Shape) -> tuple[Part, ...]:
         """The arrays that store a tensor of this name and shape."""
 
-    def pack(self, values: F32) -> tuple[Array, ...]:
-        """The stored arrays of a run of values (a multiple of `unit`), one for each part."""
+    def pack(self, values: F32, importance: F32 | None = None) -> tuple[Array, ...]:
+        """The stored arrays of a run of values (a multiple of `unit`), one for each part.
+
+        `importance`: float32 [column], how much an error in each column of the matrix matters; the run is
+        of whole rows then. An encoding that searches no scale ignores it.
+        """
 
     def unpack(self, parts: Sequence[Array], shape: Shape) -> F32:
         """The values behind the stored bytes (uint8 arrays), shaped `shape`, float32, rounded once."""

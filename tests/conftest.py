@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads than free cores make products many times slower
+
 from samples import DATA, STORIES, Run
+
+from modelkit import kernels
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,3 +54,28 @@ def run() -> Run:
         )  # type: ignore[call-overload]
 
     return call
+
+
+@pytest.fixture(params=["numpy", "plain", "avx2"])
+def every_kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Run the test with numpy and with each build of the C extension that this machine has."""
+    if request.param == "numpy":
+        monkeypatch.setattr(kernels, "native", lambda: None)
+        yield "numpy"
+        return
+    extension = native_or_skip()
+    before = extension.use()
+    try:
+        extension.use(request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+    monkeypatch.setattr(kernels, "native", lambda: extension)
+    yield request.param
+    extension.use(before)
+
+
+def native_or_skip() -> Any:
+    try:
+        return import_module("modelkit.kernels._native")
+    except ImportError:
+        pytest.skip("the C extension is not built: numpy does the work")

@@ -34,17 +34,22 @@ def modules_after(*arguments: object) -> set[str]:
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["convert", "--help"]])
 def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
     assert not modules_after(*arguments).intersection(HEAVY)
+    if "--version" not in arguments:  # which says whether the extension can be loaded
+        assert "modelkit.kernels._native" not in modules_after(*arguments)
 
 
 def test_inspect_imports_nothing_heavy(stories: Path, tmp_path: Path, run: Run) -> None:
     run("convert", stories, tmp_path / "a.gguf", "--to", "q8_0")
     for path in (stories, tmp_path / "a.gguf"):
         for view in ([], ["--json"], ["--tree"], ["--tensors"], ["--metadata"]):
-            assert not modules_after("inspect", path, *view).intersection(HEAVY), (path, view)
+            assert not modules_after("inspect", path, *view).intersection((*HEAVY, "modelkit.kernels._native"))
 
 
 def test_the_version_is_said(run: Run) -> None:
+    import os
+
     assert __version__ in run("--version").stdout
+    assert "kernels: numpy" in run("--version", env={**os.environ, "MODELKIT_KERNELS": "numpy"}).stdout
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))

@@ -11,12 +11,11 @@ from samples import ROOT
 
 from modelkit.cli import COMMANDS
 
+PYTHON = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", ROOT / "docs" / "how-to" / "python.md"]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "docs" / "how-to" / "python.md", ROOT / "README.md"], ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", PYTHON, ids=lambda page: page.name)
 def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
     monkeypatch.chdir(tmp_path)

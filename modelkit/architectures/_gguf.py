@@ -16,7 +16,7 @@ from typing import Any
 from modelkit.architectures import _gguf_convention, _gguf_rope, _huggingface
 from modelkit.architectures._contract import Codec, Config, Facts, Probe
 from modelkit.architectures._gguf_convention import Convention
-from modelkit.architectures._gguf_keys import FIX, Keys
+from modelkit.architectures._gguf_keys import FIX, MOST, Keys
 from modelkit.architectures._huggingface import Family
 from modelkit.errors import BrokenFile, Unsupported
 
@@ -57,8 +57,8 @@ def _stated(name: str, own: Convention, facts: Facts, probe: Probe, kept: Mappin
     keys = Keys(name, facts)
     keys.refuse_other_arithmetic()
     heads, hidden = keys.whole("attention.head_count"), keys.whole("embedding_length")
-    layers, context = keys.layers(), keys.whole("context_length")
-    head_dim = keys.whole("attention.key_length", hidden // heads or None)
+    layers, context = keys.whole("block_count", most=MOST), keys.whole("context_length")
+    head_dim = keys.whole("attention.key_length", hidden // heads or None, MOST)
     rotary = _rotary(keys, own, head_dim)
     theta = keys.real("rope.freq_base", 10000.0)
     tokens = facts.get("tokenizer.ggml.tokens") or ()
@@ -105,6 +105,9 @@ def write(name: str, own: Convention, config: Config) -> dict[str, Any]:
         raise Unsupported(f"GGUF {name} always has the activation {own.activation}, not {config.activation}")
     if not (config.tied or own.own_head):
         raise Unsupported(f"GGUF {name} has no place for an output matrix of its own")
+    for field in own.always:
+        if getattr(config, field) is None:
+            raise Unsupported(f"GGUF {name} has no form for a model without {field.replace('_', ' ')}")
     keys: dict[str, Any] = {
         "block_count": config.layers,
         "context_length": config.context,

@@ -11,7 +11,7 @@ from modelkit.errors import BrokenFile, Unsupported
 
 FIX = "fetch the file again, or write it with a current converter"
 LARGEST = 2**40  # no size comes near
-MOST_LAYERS = 65_536  # known models have at most some hundred
+MOST = 65_536  # layers, and dimensions of a head: lists are made of them; known models have some hundred
 
 OTHER_ARITHMETIC: Mapping[str, tuple[object, ...]] = {
     "attention.causal": (True,),
@@ -45,7 +45,7 @@ class Keys:
     def get(self, key: str) -> Any:
         return self.facts.get(f"{self.name}.{key}")
 
-    def whole(self, key: str, default: int | None = None) -> int:
+    def whole(self, key: str, default: int | None = None, most: int = LARGEST) -> int:
         """A positive whole number. A list of one for each layer counts when all are equal."""
         value = self.get(key)
         if isinstance(value, list) and value:
@@ -53,17 +53,11 @@ class Keys:
                 raise self.unsupported(f"{key} differs by layer")
             value = value[0]
         value = default if value is None else value
-        if type(value) is not int or not 0 < value <= LARGEST:
+        if type(value) is not int or not 0 < value <= most:
             found = "absent" if value is None else repr(value)
-            raise self.broken(f"key '{self.name}.{key}' is {found}, a positive whole number expected")
+            limit = f" of at most {most:,}" if isinstance(value, int) and value > most else ""
+            raise self.broken(f"key '{self.name}.{key}' is {found}, a positive whole number{limit} expected")
         return value
-
-    def layers(self) -> int:
-        """block_count; flags are kept for each layer, so a number out of reason is refused."""
-        layers = self.whole("block_count")
-        if layers > MOST_LAYERS:
-            raise self.broken(f"key '{self.name}.block_count' is {layers:,}, {MOST_LAYERS:,} at most expected")
-        return layers
 
     def real(self, key: str, default: float | None = None) -> float:
         """A positive number, as the shortest decimal that is the same float32; a default is taken as it is."""
@@ -91,7 +85,10 @@ class Keys:
         return BrokenFile(message, FIX, "missing-key")
 
     def unsupported(self, what: str, fix: str = "") -> Unsupported:
-        return Unsupported(f"unsupported architecture {self.name}: {what}", fix or "convert within GGUF only")
+        return Unsupported(
+            f"unsupported architecture {self.name}: {what}",
+            fix or "convert to GGUF, where keys and tensors are carried as they are",
+        )
 
 
 def shortest(value: float) -> float:

@@ -78,7 +78,8 @@ def read(
 ) -> dict[str, Any]:
     """The settled scaling. `kept` is that of a kept config.json, which decides between equal readings."""
     kind = str(keys.get("rope.scaling.type") or "linear")
-    factor = keys.real("rope.scaling.factor", keys.real("rope.scale_linear", 1.0)) if kind != "none" else 1.0
+    factor = keys.cap("rope.scaling.factor", keys.cap("rope.scale_linear", None)) or 1.0  # 0: none
+    factor = 1.0 if kind == "none" else factor
     rope: dict[str, Any] = {"rope_type": kind, "factor": factor} if kind in ("linear", "yarn") else {}
     if kind not in ("none", "linear", "yarn", "longrope") or (kind == "yarn" and kind not in scalings):
         raise keys.unsupported(f"rope type '{kind}'")
@@ -94,7 +95,7 @@ def read(
         rope = found
     elif kind == "longrope":
         raise keys.broken(f"rope type 'longrope' without '{LONG}'")
-    if factor != 1 and kind != rope["rope_type"]:
+    if factor != 1 and rope["rope_type"] not in ("linear", "yarn"):
         raise keys.unsupported(f"rope type '{rope['rope_type']}' with rope.scaling.factor {factor}")
     rope |= _yarn(keys, factor, context) if rope.get("rope_type") == "yarn" else {}
     stated = keys.real("rope.scaling.attn_factor", 1.0)
@@ -106,8 +107,8 @@ def read(
 def _yarn(keys: Keys, factor: float, context: int) -> dict[str, Any]:
     for key, usual in (("yarn_ext_factor", 1.0), ("yarn_log_multiplier", 0.0)):
         value = keys.get(f"rope.scaling.{key}")
-        if value is not None and value != usual and not (key == "yarn_ext_factor" and value < 0):  # < 0: not set
-            raise keys.unsupported(f"rope.scaling.{key} is {value}")
+        if value not in (None, usual, -1):  # -1: not set
+            raise keys.unsupported(f"rope.scaling.{key} is {value!r}")
     whole = keys.real("rope.scaling.attn_factor", 1.0) * _rope.growth(factor)
     return {
         "original_max_position_embeddings": keys.whole("rope.scaling.original_context_length", context),

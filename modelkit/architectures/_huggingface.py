@@ -11,7 +11,7 @@ from typing import Any
 
 from modelkit.architectures import _huggingface_rope
 from modelkit.architectures._contract import Activation, Codec, Config, Facts, Probe
-from modelkit.architectures._huggingface_keys import MOST_LAYERS, Keys
+from modelkit.architectures._huggingface_keys import MOST, Keys
 from modelkit.errors import Unsupported
 
 ACTIVATIONS: Mapping[str, Activation] = {
@@ -84,13 +84,16 @@ def read(family: Family, facts: Facts, probe: Probe) -> Config:
     keys = Keys(facts["config"], family.defaults)
     keys.refuse_other_arithmetic(family.own)
     heads, hidden = keys.whole("num_attention_heads"), keys.whole("hidden_size")
-    layers = keys.whole("num_hidden_layers", most=MOST_LAYERS)
-    kv_heads, head_dim = keys.whole("num_key_value_heads", heads), keys.whole("head_dim", hidden // heads or None)
+    layers = keys.whole("num_hidden_layers", most=MOST)
+    kv_heads, head_dim = (
+        keys.whole("num_key_value_heads", heads),
+        keys.whole("head_dim", hidden // heads or None, most=MOST),
+    )
     context = keys.whole("max_position_embeddings", 2048)
     if heads % kv_heads or head_dim % 2:
         raise keys.broken(f"{heads} heads of {head_dim} dimensions and {kv_heads} for keys do not fit together")
     activation = keys.get(family.activation) or "silu"
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise keys.unsupported(f"activation '{activation}'", f"those known are: {', '.join(ACTIVATIONS)}")
     fields: dict[str, Any] = {
         "context": context,
@@ -134,7 +137,8 @@ def write(family: Family, config: Config) -> dict[str, Any]:
         "vocab_size": config.vocabulary,
     }
     kept = {key: value for key, value in config.original.items() if key not in OVERRULED}
-    return {**kept, **settings, **family.write(config)}
+    unknown = {"pad_token_id": None}  # a family's default may lie beyond the vocabulary, and then nothing loads
+    return {**unknown, **kept, **settings, **family.write(config)}
 
 
 def same(one: Config, other: Config) -> bool:

@@ -9,7 +9,7 @@ from modelkit.errors import BrokenFile, Unsupported
 
 FIX = "fetch the model's own config.json again"
 LARGEST = 2**40  # no size in a config comes near; products of four of them still print
-MOST_LAYERS = 65_536  # flags are kept for each layer; known models have at most some hundred
+MOST = 65_536  # layers, and dimensions of a head: lists are made of them; known models have some hundred
 
 OTHER_ARITHMETIC: Mapping[str, tuple[object, ...]] = {
     "alibi": (False,),
@@ -26,13 +26,17 @@ OTHER_ARITHMETIC: Mapping[str, tuple[object, ...]] = {
     "no_rope_layers": ([],),
     "num_experts": (0,),
     "num_local_experts": (0,),
+    "parallel_attn": (False,),
+    "qk_layernorm": (False,),
     "qk_norm": (False,),
     "query_pre_attn_scalar": (),
     "residual_multiplier": (1,),
     "rope_interleaved": (False,),
+    "rotary_pct": (1,),
     "scale_depth": (),
     "scale_emb": (1,),
     "use_bidirectional_attention": (False,),
+    "use_parallel_residual": (False,),
     "use_qk_norm": (False,),
 }
 """Keys of one family that change the arithmetic when another's config has them, and the values that change
@@ -55,9 +59,13 @@ class Keys:
     def whole(self, key: str, otherwise: int | None = None, most: int = LARGEST) -> int:
         """A positive whole number; `otherwise` for null, or where there is no default."""
         value = self.get(key)
-        value = otherwise if value is None else value
+        return self.count(key, otherwise if value is None else value, most)
+
+    def count(self, key: str, value: Any, most: int = LARGEST) -> int:
+        """`value`, if it is a positive whole number."""
         if type(value) is not int or not 0 < value <= most:
-            raise self.broken(f"{key} is {value!r}, a positive whole number expected")
+            limit = f" of at most {most:,}" if isinstance(value, int) and value > most else ""
+            raise self.broken(f"{key} is {value!r}, a positive whole number{limit} expected")
         return value
 
     def real(self, key: str, otherwise: float | None = None) -> float:

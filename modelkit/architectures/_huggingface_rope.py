@@ -33,6 +33,8 @@ def flat(keys: Keys, scalings: tuple[str, ...], context: int, head_dim: int) -> 
     """One rope for all layers: the Config's `theta`, `rope` and `rotary`."""
     found = keys.mapping("rope_scaling") or keys.mapping("rope_parameters")
     theta = found.get("rope_theta")
+    if "full_attention" in found or "sliding_attention" in found:
+        raise keys.unsupported("a rope for each type of layer")
     part = found.get("partial_rotary_factor", keys.get("partial_rotary_factor"))
     rotary = head_dim if part is None else int(head_dim * keys.number("partial_rotary_factor", part))
     if part not in (None, 1) and "partial_rotary_factor" not in keys.defaults:
@@ -65,7 +67,7 @@ def scaling(
     if kind in ("llama3", "yarn", "longrope"):
         stated = keys.get(ORIGINAL)
         stated = found.get(ORIGINAL) if stated is None else stated
-        rope[ORIGINAL] = context if stated is None else int(keys.number(ORIGINAL, stated))
+        rope[ORIGINAL] = context if stated is None else keys.count(ORIGINAL, stated)
     if kind == "longrope":
         rope |= _longrope(keys, found, rope[ORIGINAL], rotary)
     elif kind == "yarn":

@@ -41,6 +41,7 @@ def write(config: Config) -> dict[str, Any]:
             ("rms norm eps", config.eps, EPS),
             ("rope scaling", config.rope.get("rope_type", "none"), "none"),
             ("head size", config.head_dim, config.hidden // config.heads),
+            ("activation", config.activation, "silu"),
         )
         if found != fixed
     ]

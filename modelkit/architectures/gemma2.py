@@ -71,6 +71,7 @@ CONVENTION = Convention(
     wide=46,
     scaled_embedding=True,
     own_head=False,
+    always=("window", "score_softcap", "logit_softcap"),
 )
 
 architecture = Architecture(

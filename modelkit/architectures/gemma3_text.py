@@ -2,7 +2,7 @@
 
 Gemma 2 with an RMS norm over each head of q and k before rotation, without caps on scores, and with two ropes:
 sliding layers have their own unscaled base (10,000), every sixth layer sees everything with base 1,000,000 and,
-in the larger models, linear scaling. GGUF says neither the pattern nor the local base where they are these.
+in the larger models, linear scaling. A GGUF need not say the pattern and the local base where they are these.
 llama.cpp scales scores by the head size, and by hidden / heads for the 27B model, known by its 62 layers.
 
 Files of transformers 4 say rope_theta, rope_local_base_freq, rope_scaling and sliding_window_pattern; those of 5
@@ -50,6 +50,9 @@ PERIOD = 6
 def two_ropes(keys: Keys, scalings: tuple[str, ...], context: int, head_dim: int) -> dict[str, Any]:
     """`theta` and `rope` of full layers, `local_theta` of sliding ones."""
     nested = keys.mapping("rope_parameters")
+    for kind in ("full_attention", "sliding_attention"):
+        if not isinstance(nested.get(kind) or {}, Mapping):
+            raise keys.broken(f"rope_parameters.{kind} is {nested[kind]!r}, an object expected")
     full, local = (dict(nested.get(kind) or {}) for kind in ("full_attention", "sliding_attention"))
     full |= keys.mapping("rope_scaling")
     for found in (full, local, keys.config):
@@ -101,6 +104,7 @@ CONVENTION = Convention(
     period=PERIOD,
     states_window=True,
     local_theta=10_000.0,
+    caps={"logit_softcap": None},
     wide=62,
     scaled_embedding=True,
 )

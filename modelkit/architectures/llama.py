@@ -78,7 +78,9 @@ architecture = Architecture(
     table=TABLE,
     dialects={
         "huggingface": _huggingface.codec(LLAMA, MISTRAL),
-        "gguf": _gguf.codec("llama", Convention(("linear", "dynamic", "yarn", "llama3")), (LLAMA, MISTRAL)),
+        "gguf": _gguf.codec(
+            "llama", Convention(("linear", "dynamic", "yarn", "llama3"), output_bias=True), (LLAMA, MISTRAL)
+        ),
         "llama2c": _llama2c.codec(),
     },
     pairs=("gguf", "llama2c"),

@@ -84,10 +84,14 @@ PHI3 = Family(
 
 def absent_window(keys: GgufKeys) -> int | None:
     """What llama.cpp took for a file without the key: by layers, heads and context of the published models."""
-    layers, context = keys.layers(), keys.whole("context_length")
+    layers, context = keys.whole("block_count"), keys.whole("context_length")
     if layers in (32, 40) and context == 4096:
         return 2047
-    if layers == 32 and keys.whole("attention.head_count_kv") == 32 and context == 131072:
+    if (
+        layers == 32
+        and keys.whole("attention.head_count_kv", keys.whole("attention.head_count")) == 32
+        and context == 131072
+    ):
         return 262144
     if layers == 40 and context == 131072:
         return 131072

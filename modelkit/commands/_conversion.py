@@ -1,21 +1,23 @@
-"""The body of `convert` and `quantize`: plan, do, report."""
+"""The body of `convert`, `quantize` and `export`: plan, do, report."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from modelkit.commands._options import run_safely
 
 
-def run(source: str, destination: str, to: str | None, options: Mapping[str, Any]) -> None:
-    run_safely(lambda: _body(source, destination, to, options))
+def run(source: str, destination: str, to: str | None, options: Mapping[str, Any], operation: str = "convert") -> None:
+    """`operation` names the module whose `prepare` decides the output; all else is the same."""
+    run_safely(lambda: _body(source, destination, to, options, operation))
 
 
-def _body(source: str, destination: str, to: str | None, options: Mapping[str, Any]) -> int:
+def _body(source: str, destination: str, to: str | None, options: Mapping[str, Any], prepares: str) -> int:
     from modelkit.operations import convert as operation
     from modelkit.report import console, conversion
     from modelkit.report.progress import progress
@@ -30,8 +32,10 @@ def _body(source: str, destination: str, to: str | None, options: Mapping[str, A
         allow_requantize=options["allow_requantize"],
         workers=options["workers"],
         memory=operation.parse_size(options["memory"]),
+        recipe=options["recipe"],
+        keep=options.get("keep", ()),
     )
-    prepared = operation.prepare(request)
+    prepared = import_module(f"modelkit.operations.{prepares}").prepare(request)
     if not options["quiet"]:
         for text in _folded(prepared.notes):
             console.note(text)

@@ -21,6 +21,7 @@ def conversion_options(function: C) -> C:
     """The options that every conversion has."""
     for option in reversed(
         (
+            click.option("--recipe", metavar="FILE", help="Instead of --to: a TOML file (docs/reference/recipes.md)."),
             click.option("--tokenizer", metavar="FILE", help="A tokenizer that lies elsewhere (json, model, bin)."),
             click.option("--plan", "plan_only", is_flag=True, help="Show what would be done; write nothing."),
             click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped."),

@@ -23,7 +23,7 @@ Exit codes: 0 done, 1 refused or failed, 2 usage, 130 interrupted."""
 )
 @click.argument("src")
 @click.argument("dst")
-@click.option("--to", metavar="NAME", help="Encoding: f32 f16 bf16 f8_e4m3 f8_e5m2 q8_0 pure:q4_0 llama2c:group=64 ...")
+@click.option("--to", metavar="NAME", help="Encoding or recipe: f32 f16 bf16 f8_e4m3 q8_0 q4_k_m pure:q4_0 ...")
 @conversion_options
 def command(src: str, dst: str, to: str | None, **options: Any) -> None:
     """Convert SRC into DST; DST's ending chooses the format.

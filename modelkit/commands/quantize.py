@@ -13,8 +13,10 @@ from modelkit.commands._options import conversion_options
 @click.command(
     epilog="""\b
 Examples:
-  modelkit quantize model/ model.gguf --to q8_0
+  modelkit quantize model/ model.gguf --to q4_k_m
   modelkit quantize model.gguf small.gguf --to pure:q4_0
+  modelkit quantize model.gguf small.gguf --to q4_k_m --keep attn_v=q8_0
+  modelkit quantize model.gguf small.gguf --recipe mine.toml
   modelkit quantize model/ model.bin --to llama2c:group=32
 
 \b
@@ -22,7 +24,13 @@ Exit codes: 0 done, 1 refused or failed, 2 usage, 130 interrupted."""
 )
 @click.argument("src")
 @click.argument("dst")
-@click.option("--to", metavar="NAME", required=True, help="Encoding: q8_0 pure:q4_0 pure:q5_1 llama2c:group=64 ...")
+@click.option("--to", metavar="NAME", help="Recipe or encoding: q4_k_m q6_k q8_0 pure:q4_0 llama2c:group=64 ...")
+@click.option(
+    "--keep",
+    metavar="PATTERN=NAME",
+    multiple=True,
+    help="The encoding of tensors whose written name the regular expression finds. May be given again.",
+)
 @click.option(
     "--method",
     type=click.Choice(["rtn"]),
@@ -33,4 +41,6 @@ Exit codes: 0 done, 1 refused or failed, 2 usage, 130 interrupted."""
 @conversion_options
 def command(src: str, dst: str, to: str, method: str, **options: Any) -> None:
     """Quantise SRC into DST; DST's ending chooses the format."""
+    if not to and not options["recipe"]:
+        raise click.UsageError("say what to quantise into: --to NAME or --recipe FILE")
     _conversion.run(src, dst, to, options)

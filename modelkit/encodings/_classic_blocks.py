@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from modelkit.kernels.searches import Fit, SignedFit, scale_and_minimum, signed_scale, total
 from modelkit.lazy import np
 
 if TYPE_CHECKING:
@@ -18,15 +19,6 @@ def columns(blocks: F32) -> F32:
     """A copy that may be worked on in place: (block, value) -> (value, block)."""
     turned: F32 = blocks.T.copy()
     return turned
-
-
-def lowest(values: F32) -> F32:
-    """The minimum of each block; of 0 and -0 the one that comes first, as ggml's loop finds it."""
-    low: F32 = values.min(axis=0)
-    zero = np.flatnonzero(low == 0)
-    if len(zero):
-        low[zero] = values[values[:, zero].argmin(axis=0), zero]
-    return low
 
 
 def signed_largest(values: F32) -> F32:
@@ -62,3 +54,25 @@ def fifth_bits(codes: Array) -> Array:
     weights = np.uint8(1) << np.arange(8, dtype=np.uint8)[:, None]
     bits: Array = np.bitwise_or.reduce((codes >> 4).reshape(4, 8, -1) * weights, axis=1)  # (byte, block)
     return bits.T
+
+
+def weighted(rows: F32, importance: F32) -> tuple[F32, F32]:
+    """Values and their weights, importance * sqrt(mean square of the row + x^2), both as (value, block)."""
+    spread = total(np.square(rows.T)) / np.float32(rows.shape[1])  # (row,)
+    weights = np.sqrt(spread[:, None] + np.square(rows))
+    weights *= importance
+    return columns(rows.reshape(-1, 32)), columns(weights.reshape(-1, 32))
+
+
+def weighted_scale(rows: F32, importance: F32, half: int) -> tuple[SignedFit, Array]:
+    """The fit of each block and its codes, uint8 [32, block]."""
+    x, weights = weighted(rows, importance)
+    fit = signed_scale(x, weights, half)
+    return fit, fit.codes(x)
+
+
+def weighted_range(rows: F32, importance: F32, levels: int) -> tuple[Fit, Array]:
+    """The fit of each block and its codes, uint8 [32, block]."""
+    x, weights = weighted(rows, importance)
+    fit = scale_and_minimum(x, weights, levels, start=-0.9, step=0.05, steps=36)
+    return fit, fit.codes(x)

@@ -21,3 +21,11 @@ def unpack(packed: Array) -> tuple[Array, Array]:
     scales = np.concatenate([first & 63, (third & 15) | ((first >> 6) << 4)], axis=1)
     minimums = np.concatenate([second & 63, (third >> 4) | ((second >> 6) << 4)], axis=1)
     return scales, minimums
+
+
+def pack(scales: Array, minimums: Array) -> Array:
+    """uint8 [block, 12] from scales and minimums 0..63, uint8 [block, 8] each."""
+    first = scales[:, :4] | ((scales[:, 4:] >> 4) << 6)
+    second = minimums[:, :4] | ((minimums[:, 4:] >> 4) << 6)
+    third = (scales[:, 4:] & 15) | ((minimums[:, 4:] & 15) << 4)
+    return np.concatenate([first, second, third], axis=1)

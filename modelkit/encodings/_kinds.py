@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from modelkit.encodings._slabs import out_of_range, refuse_nonfinite, slabs
+from modelkit import kernels
+from modelkit.encodings._slabs import MOST, out_of_range, refuse_beyond, slabs
 from modelkit.errors import Unsupported
 from modelkit.lazy import np
 from modelkit.tensors import BITS, Part
@@ -49,20 +50,33 @@ class Float:
     def parts(self, name: str, shape: Shape) -> tuple[Part, ...]:
         return (Part(name, self.dtype, shape),)
 
-    def pack(self, values: F32) -> tuple[Array, ...]:
+    def pack(self, values: F32, importance: F32 | None = None) -> tuple[Array, ...]:
         with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
             if self.limit is None:
                 return (self.encode(values),)
-            flat = values.reshape(-1)
+            flat = np.ascontiguousarray(values).reshape(-1)
             stored = np.empty(len(flat), self.encode(flat[:0]).dtype)
-            for run in slabs(len(flat)):
-                self._refuse_overflow(flat[run], self.limit, run.start)
-                stored[run] = self.encode(flat[run])
+            extension = kernels.native() if self.name in kernels.FLOATS else None
+            if extension is None:
+                for run in slabs(len(flat)):
+                    self._refuse_overflow(flat[run], self.limit, run.start)
+                    stored[run] = self.encode(flat[run])
+            else:
+                largest, first = extension.scan(flat)
+                if largest > self.limit or (first >= 0 and not self.infinity):
+                    self._refuse_overflow(flat, self.limit, 0)
+                extension.narrow(self.name, flat, stored)
         return (stored.reshape(values.shape),)
 
     def unpack(self, parts: Sequence[Array], shape: Shape) -> F32:
-        with np.errstate(invalid="ignore"):
-            return self.decode(parts[0].reshape(-1)).reshape(shape)
+        extension = kernels.native() if self.name in kernels.FLOATS else None
+        data = np.require(parts[0].reshape(-1), requirements=("C", "A"))
+        if extension is None:
+            with np.errstate(invalid="ignore"):
+                return self.decode(data).reshape(shape)
+        values = np.empty(shape, np.float32)
+        extension.widen(self.name, data, values)
+        return values
 
     def holds(self, other: Encoding) -> bool:
         if isinstance(other, Float):
@@ -85,8 +99,10 @@ class Block:
     """Every `values` numbers of a row become `bytes` bytes, independently of all others.
 
     `encode` turns float32 [blocks, values] into uint8 [blocks, bytes]; `decode` goes back.
-    Either is None where modelkit cannot do it. `scales` says how many f16 fields begin a block: a
-    value that makes one of them overflow is refused, because it would spoil its whole block.
+    Either is None where modelkit cannot do it. `weighted` encodes float32 [rows, columns] by the
+    importance of each column; None = importance changes nothing. `fields` are the places of the f16
+    fields of a block: a value that makes one of them overflow is refused, because it would spoil its
+    whole block.
     """
 
     name: str
@@ -97,7 +113,8 @@ class Block:
     ggml: int | None = None
     dtype: str | None = None
     kind: Kind = "quantised"
-    scales: int = 0
+    fields: tuple[int, ...] = ()
+    weighted: Callable[[F32, F32], Array] | None = None
 
     def unit(self, shape: Shape) -> int:
         return self.values
@@ -109,23 +126,46 @@ class Block:
     def parts(self, name: str, shape: Shape) -> tuple[Part, ...]:
         return (Part(name, "U8", (*shape[:-1], shape[-1] // self.values * self.bytes)),)
 
-    def pack(self, values: F32) -> tuple[Array, ...]:
+    def pack(self, values: F32, importance: F32 | None = None) -> tuple[Array, ...]:
         if self.encode is None:
             raise Unsupported(f"{self.name} can be read but not written", "choose another encoding for --to")
-        blocks = values.reshape(-1, self.values)  # (block, value)
-        packed = np.empty((len(blocks), self.bytes), np.uint8)
+        if importance is None or self.weighted is None:
+            rows, importance = values.reshape(-1, self.values), None
+        else:  # the weights of a value depend on its whole row
+            rows = values.reshape(-1, len(importance))
+        packed = np.empty((len(rows), rows.shape[1] // self.values * self.bytes), np.uint8)
+        extension = kernels.native() if self.name in kernels.BLOCKS else None
         with np.errstate(all="ignore"):  # what overflows is either refused or meant
-            for run in slabs(len(blocks), self.values):
-                refuse_nonfinite(blocks[run], self.name, run.start * self.values)
-                packed[run] = self.encode(blocks[run])
-                self._refuse_overflow(blocks[run], packed[run], run.start * self.values)
-        return (packed,)
+            if extension is None:
+                self._encode_in_numpy(rows, importance, packed)
+            elif rows.size:
+                rows = np.ascontiguousarray(rows)
+                largest, first = extension.scan(rows)
+                if first >= 0 or largest > MOST:
+                    refuse_beyond(rows.reshape(-1), self.name)
+                extension.encode(self.name, rows, importance, packed)
+                self._refuse_overflow(rows, packed, 0)
+        return (packed.reshape(-1, self.bytes),)
+
+    def _encode_in_numpy(self, rows: F32, importance: F32 | None, packed: Array) -> None:
+        assert self.encode is not None  # noqa: S101 - pack looked
+        for run in slabs(len(rows), rows.shape[1]):
+            first = run.start * rows.shape[1]
+            refuse_beyond(rows[run], self.name, first)
+            weighted = importance is not None and self.weighted is not None
+            blocks = self.weighted(rows[run], importance) if weighted else self.encode(rows[run])  # type: ignore[misc, arg-type]
+            packed[run] = blocks.reshape(run.stop - run.start, -1)
+            self._refuse_overflow(rows[run], packed[run], first)
 
     def unpack(self, parts: Sequence[Array], shape: Shape) -> F32:
         if self.decode is None:
             raise Unsupported(f"{self.name} can be carried but not decoded", "convert from another file of the model")
         blocks = parts[0].view(np.uint8).reshape(-1, self.bytes)  # (block, byte)
         values = np.empty((len(blocks), self.values), np.float32)
+        extension = kernels.native() if self.name in kernels.BLOCKS else None
+        if extension is not None:
+            extension.decode(self.name, np.ascontiguousarray(blocks), values)
+            return values.reshape(shape)
         with np.errstate(all="ignore"):  # a damaged scale may be infinite: 0 * infinity is NaN, not a fault here
             for run in slabs(len(blocks), self.values):
                 values[run] = self.decode(blocks[run])
@@ -134,16 +174,15 @@ class Block:
     def holds(self, other: Encoding) -> bool:
         return self == other
 
-    def _refuse_overflow(self, blocks: F32, packed: Array, first: int) -> None:
-        if not self.scales:
-            return
-        scales = np.ascontiguousarray(packed[:, : 2 * self.scales]).view("<f2")  # (block, scale)
-        lost = ~np.isfinite(scales).all(axis=1)
-        if lost.any():
-            block = int(lost.argmax())
-            sizes = np.abs(blocks[block])
-            why = f"too large for the f16 scales of {self.name}"
-            raise out_of_range(blocks[block], sizes == sizes.max(), why, first + block * self.values)
+    def _refuse_overflow(self, rows: F32, packed: Array, first: int) -> None:
+        blocks, stored = rows.reshape(-1, self.values), packed.reshape(-1, self.bytes)
+        for field in self.fields:
+            lost = stored[:, field + 1] & 0x7C == 0x7C  # an f16 with all bits of its exponent: infinite or NaN
+            if lost.any():
+                block = int(lost.argmax())
+                sizes = np.abs(blocks[block])
+                why = f"too large for the f16 scales of {self.name}"
+                raise out_of_range(blocks[block], sizes == sizes.max(), why, first + block * self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +207,7 @@ class Raw:
     def parts(self, name: str, shape: Shape) -> tuple[Part, ...]:
         return (Part(name, self.dtype, shape),)
 
-    def pack(self, values: F32) -> tuple[Array, ...]:
+    def pack(self, values: F32, importance: F32 | None = None) -> tuple[Array, ...]:
         raise Unsupported(f"{self.dtype} is carried as it is; nothing can be converted into it")
 
     def unpack(self, parts: Sequence[Array], shape: Shape) -> F32:

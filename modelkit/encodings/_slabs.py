@@ -18,6 +18,10 @@ SLAB = 63 << 10
 """
 
 
+MOST = 2.0**32
+"""No scale of a block reaches as far (the farthest, of Q6_K, to 2^28), and no search for scales overflows up to it."""
+
+
 def slabs(count: int, unit: int = 1) -> Iterator[slice]:
     """Cut `count` units of `unit` values each into runs of about SLAB values, counted in units."""
     size = max(SLAB // unit, 1)
@@ -32,6 +36,14 @@ def refuse_nonfinite(values: F32, name: str, first: int = 0) -> None:
         raise out_of_range(values, ~finite, f"{name} cannot hold it", first)
 
 
+def refuse_beyond(values: F32, name: str, first: int = 0) -> None:
+    """Raise BadValue at the first NaN or infinity, else at the first value beyond MOST."""
+    if values.min() >= -MOST and values.max() <= MOST:  # NaN compares false
+        return
+    refuse_nonfinite(values, name, first)
+    raise out_of_range(values, np.abs(values) > MOST, f"too large for the f16 scales of {name}", first)
+
+
 def out_of_range(values: Array, beyond: Array, why: str, first: int = 0) -> BadValue:
     """The error for the first value marked in `beyond`; `first` is the place of `values` in the whole run."""
     index = int(np.flatnonzero(beyond)[0])
@@ -42,3 +54,8 @@ def f16_field(blocks: Array, start: int, count: int = 1) -> F32:
     """`count` f16 fields of each block from byte `start`, as float32 [block, count]."""
     field: F32 = np.ascontiguousarray(blocks[:, start : start + 2 * count]).view("<f2").astype(np.float32)
     return field
+
+
+def f16_bytes(field: F32) -> Array:
+    """One f16 field of each block, rounded to nearest even: float32 [block] -> uint8 [block, 2]."""
+    return field.astype("<f2").view(np.uint8).reshape(-1, 2)

@@ -47,7 +47,7 @@ class Strided:
     def parts(self, name: str, shape: Shape) -> tuple[Part, ...]:
         return self.base.parts(name, shape)
 
-    def pack(self, values: F32) -> tuple[Array, ...]:
+    def pack(self, values: F32, importance: F32 | None = None) -> tuple[Array, ...]:
         raise Unsupported("nothing is written in another order than its shape")
 
     def unpack(self, parts: Sequence[Array], shape: Shape) -> F32:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelkit.encodings._classic_blocks import columns, f16, inverse, low_halves, signed_largest
+from modelkit.encodings._classic_blocks import columns, f16, inverse, low_halves, signed_largest, weighted_scale
 from modelkit.encodings._kinds import Block
 from modelkit.encodings._slabs import f16_field
 from modelkit.lazy import np
@@ -30,6 +30,12 @@ def encode(blocks: F32) -> Array:
     return np.concatenate([f16(d), low_halves(codes)], axis=1)
 
 
+def encode_weighted(rows: F32, importance: F32) -> Array:
+    """float32 [row, column] and [column] -> uint8 [block, 18]: columns of more importance err less."""
+    fit, codes = weighted_scale(rows, importance, 8)
+    return np.concatenate([f16(fit.scale), low_halves(codes)], axis=1)
+
+
 def decode(blocks: Array) -> F32:
     """uint8 [block, 18] -> float32 [block, 32]."""
     d = f16_field(blocks, 0)  # (block, 1)
@@ -39,4 +45,6 @@ def decode(blocks: Array) -> F32:
     return values
 
 
-encoding = Block("q4_0", values=32, bytes=18, encode=encode, decode=decode, ggml=2, scales=1)
+encoding = Block(
+    "q4_0", values=32, bytes=18, encode=encode, weighted=encode_weighted, decode=decode, ggml=2, fields=(0,)
+)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelkit.encodings._classic_blocks import columns, f16, inverse, low_halves, lowest
+from modelkit.encodings._classic_blocks import columns, f16, inverse, low_halves, weighted_range
 from modelkit.encodings._kinds import Block
 from modelkit.encodings._slabs import f16_field
+from modelkit.kernels.searches import lowest
 from modelkit.lazy import np
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ def encode(blocks: F32) -> Array:
     return np.concatenate([f16(d, m), low_halves(codes)], axis=1)
 
 
+def encode_weighted(rows: F32, importance: F32) -> Array:
+    """float32 [row, column] and [column] -> uint8 [block, 20]: columns of more importance err less."""
+    fit, codes = weighted_range(rows, importance, 15)
+    return np.concatenate([f16(fit.scale, -fit.minimum), low_halves(codes)], axis=1)
+
+
 def decode(blocks: Array) -> F32:
     """uint8 [block, 20] -> float32 [block, 32]."""
     head = f16_field(blocks, 0, 2)  # (block, 2)
@@ -40,4 +47,6 @@ def decode(blocks: Array) -> F32:
     return values
 
 
-encoding = Block("q4_1", values=32, bytes=20, encode=encode, decode=decode, ggml=3, scales=2)
+encoding = Block(
+    "q4_1", values=32, bytes=20, encode=encode, weighted=encode_weighted, decode=decode, ggml=3, fields=(0, 2)
+)

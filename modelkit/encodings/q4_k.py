@@ -11,13 +11,49 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelkit.encodings._k_scales import unpack
+from modelkit.encodings._k_blocks import (
+    columns,
+    halves,
+    near_zero_and_far,
+    requantised,
+    rows_of,
+    six_bits,
+    weighted_units,
+    weights,
+)
+from modelkit.encodings._k_scales import pack, unpack
 from modelkit.encodings._kinds import Block
-from modelkit.encodings._slabs import f16_field
+from modelkit.encodings._slabs import f16_bytes, f16_field
+from modelkit.kernels.searches import Fit, scale_and_minimum
 from modelkit.lazy import np
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array
+
+
+def encode(blocks: F32) -> Array:
+    """float32 [block, 256] -> uint8 [block, 144]."""
+    x = columns(blocks, 32)
+    fit = scale_and_minimum(x, near_zero_and_far(x), 15, start=-1.0, step=0.1, steps=20)
+    scale, scales = six_bits(fit.scale.reshape(-1, 8))
+    minimum, minimums = six_bits(fit.minimum.reshape(-1, 8))
+    return _blocks(x, fit, scale, scales, minimum, minimums)
+
+
+def encode_weighted(rows: F32, importance: F32) -> Array:
+    """float32 [row, column] and [column] -> uint8 [block, 144]: columns of more importance err less."""
+    blocks = rows.reshape(-1, 256)
+    x, weighted = columns(blocks, 32), weights(blocks, importance, 32, factor=2)
+    fit = scale_and_minimum(x, weighted, 15, start=-0.9, step=0.05, steps=36)
+    return _blocks(x, fit, *weighted_units(fit, weighted, 63))
+
+
+def _blocks(x: F32, fit: Fit, scale: F32, scales: Array, minimum: F32, minimums: Array) -> Array:
+    """The bytes; codes are found anew from the scales as they are stored."""
+    d, dmin = f16_bytes(scale), f16_bytes(minimum)
+    rounded, lowered = f16_field(d, 0) * scales, f16_field(dmin, 0) * minimums  # (block, sub-block)
+    codes = rows_of(requantised(x, rounded.reshape(-1), lowered.reshape(-1), fit))
+    return np.concatenate([d, dmin, pack(scales, minimums), halves(codes)], axis=1)
 
 
 def decode(blocks: Array) -> F32:
@@ -31,4 +67,6 @@ def decode(blocks: Array) -> F32:
     return values.reshape(-1, 256)
 
 
-encoding = Block("q4_k", values=256, bytes=144, encode=None, decode=decode, ggml=12)
+encoding = Block(
+    "q4_k", values=256, bytes=144, encode=encode, weighted=encode_weighted, decode=decode, fields=(0, 2), ggml=12
+)

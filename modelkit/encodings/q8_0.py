@@ -39,4 +39,4 @@ def decode(blocks: Array) -> F32:
     return values
 
 
-encoding = Block("q8_0", values=32, bytes=34, encode=encode, decode=decode, ggml=8, scales=1)
+encoding = Block("q8_0", values=32, bytes=34, encode=encode, decode=decode, ggml=8, fields=(0,))

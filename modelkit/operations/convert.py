@@ -28,7 +28,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to convert, into what, and how. `to` is what the user types after --to (None = keep encodings)."""
+    """What to convert, into what, and how. `to` is what the user types after --to (None = keep encodings).
+
+    Or `recipe` names a TOML file. `keep` has PATTERN=NAME: encodings of what a pattern finds, whatever else holds.
+    """
 
     source: str
     destination: str
@@ -39,6 +42,8 @@ class Request:
     allow_requantize: bool = False
     workers: int | None = None
     memory: int = MEMORY
+    recipe: str | None = None
+    keep: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +69,15 @@ class Result:
 def prepare(request: Request) -> Prepared:
     """Steps 1 to 3: open, design, place."""
     target = destination_format(request.destination)
-    choice = parse(request.to)
+    choice = parse(request.to, request.recipe, request.keep)
     opened = open_model(request.source)
-    known = understand(opened)
+    known = understand(opened, needed=opened.format.dialect != target.dialect)
     made = design(opened, known, target, choice)
     destination = Destination(request.destination)
     _refuse_empty(opened, made)
     facts = metadata(opened, known, target, made, request.tokenizer)
+    if choice.recipe is not None and choice.recipe.file_type is not None and target.dialect == "gguf":
+        facts["general.file_type"] = choice.recipe.file_type
     tensors = (*(way.target for way in made.ways), *constant_tensors(made))
     assert target.layout is not None  # noqa: S101 - destination_format gives writable formats only
     layout = _with_constants(target.layout(Model(tensors, {}, facts), destination.name), made)
@@ -92,27 +99,6 @@ def convert(request: Request, progress: Progress | None = None) -> Result:
     prepared = prepare(request)
     check(prepared)
     return carry_out(prepared, progress)
-
-
-def convert_to(
-    source: str | os.PathLike[str],
-    destination: str | os.PathLike[str],
-    to: str | None = None,
-    *,
-    tokenizer: str | None = None,
-    resume: bool = False,
-    force: bool = False,
-    allow_requantize: bool = False,
-    workers: int | None = None,
-    memory: int = MEMORY,
-) -> Result:
-    """`modelkit convert SOURCE DESTINATION --to TO`; the ending of `destination` chooses the format, a slash a folder.
-
-    `memory` is in bytes, `workers` are threads (None = cores). Raises ModelkitError: Refused for what would lose
-    something, BadValue for a weight that the target cannot hold, BrokenFile, Unsupported, CannotAccess, BadRequest.
-    """
-    paths = os.fspath(source), os.fspath(destination)
-    return convert(Request(*paths, to, tokenizer, resume, force, allow_requantize, workers, memory))
 
 
 def carry_out(prepared: Prepared, progress: Progress | None = None) -> Result:

@@ -15,7 +15,7 @@ from modelkit.errors import BrokenFile, Refused, Unsupported
 from modelkit.formats import Format
 from modelkit.operations.opening import Opened
 from modelkit.plan import Assignment
-from modelkit.recipes import Choice
+from modelkit.recipes import Choice, Facts, from_gguf_keys
 from modelkit.steps import Step
 from modelkit.tensors import Encoding, Tensor
 
@@ -41,8 +41,12 @@ class Design:
     notes: list[str] = field(default_factory=list)
 
 
-def understand(opened: Opened) -> Understanding:
-    """Recognise the architecture and read its config; an unknown one is no error here."""
+def understand(opened: Opened, *, needed: bool = True) -> Understanding:
+    """Recognise the architecture and read its config; an unknown one is no error here.
+
+    A config that is known but unsupported is an error where the knowledge is `needed`; a conversion that
+    changes no names does without.
+    """
     facts = opened.format.facts(opened.model, opened.opener)
     dialect = opened.format.dialect
     architecture = recognise(dialect, facts)
@@ -59,7 +63,12 @@ def understand(opened: Opened) -> Understanding:
         probes.append(name)
         return opened.opener.open(span.file).read(span.start, span.size)
 
-    config = architecture.dialects[dialect].read(facts, probe)
+    try:
+        config = architecture.dialects[dialect].read(facts, probe)
+    except Unsupported:
+        if needed:
+            raise
+        return Understanding(facts, None, None)
     return Understanding(facts, architecture, _with_tensors(config, opened, architecture), tuple(probes))
 
 
@@ -81,21 +90,22 @@ def _with_tensors(config: Config, opened: Opened, architecture: Architecture) ->
 def design(opened: Opened, known: Understanding, target: Format, choice: Choice) -> Design:
     """Decide each tensor's target. Raises Unsupported or BrokenFile where a name or a shape does not fit."""
     made = Design()
-    choose = choice.chooser(target, opened.model.tensors, _widened(known))
     source, dialect = opened.format.dialect, target.dialect
     translated = known.architecture is not None and source != dialect
     if translated and known.architecture is not None and dialect not in known.architecture.dialects:
         message = f"unsupported architecture {known.architecture.name}: it has no form in {target.title}"
         raise Unsupported(message, f"it has one in: {', '.join(sorted(known.architecture.dialects))}")
-    for found_tensor in opened.model.tensors:
-        tensor, order = straightened(found_tensor)
-        name, steps = tensor.name, tuple[Step, ...](order)
-        if translated:
-            found = _translated(tensor, known, source, dialect, made)
-            if found is None:
-                continue
-            name, steps = found[0], (*order, *found[1])
-        chosen = choose(tensor)
+    ways: list[tuple[Tensor, str, tuple[Step, ...]]] = []
+    for stored in opened.model.tensors:
+        tensor, order = straightened(stored)
+        found = _translated(tensor, known, source, dialect, made) if translated else (tensor.name, ())
+        if found is not None:
+            ways.append((tensor, found[0], (*order, *found[1])))
+    choose = choice.chooser(
+        target, [(name, tensor) for tensor, name, _ in ways], _widened(known), _for_recipes(known, dialect)
+    )
+    for tensor, name, steps in ways:
+        chosen = choose(name, tensor)
         encoding = _group_that_divides(chosen.encoding, known.config)
         if encoding.name.startswith("f8_") and known.architecture is not None and len(tensor.shape) < 2:
             encoding = tensor.encoding  # norms of a known family keep their precision
@@ -185,6 +195,16 @@ def _name_unknown(made: Design, opened: Opened, known: Understanding, dialect: s
         made.notes.append(f"{called}: names are carried and no engine will load this GGUF")
     else:
         made.notes.append(f"{called}: names are carried as they are")
+
+
+def _for_recipes(known: Understanding, dialect: str) -> Facts:
+    """What recipes ask about the model, in the words of GGUF; nothing where other names are written."""
+    if dialect != "gguf":
+        return Facts()
+    if known.architecture is None or known.config is None:
+        return from_gguf_keys(known.facts)
+    keys = known.facts if "general.architecture" in known.facts else None
+    return from_gguf_keys(keys or known.architecture.dialects["gguf"].write(known.config))
 
 
 def _widened(known: Understanding) -> Encoding | None:

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 PATIENCE = 2.0  # seconds before a bar appears
+SCALE = 1000  # length of a bar that counts no bytes
 
 
 @contextmanager
-def progress(title: str, size: int, *, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A function to call with (done, total), or None where no bar is wanted. `size` is bytes of output."""
+def progress(title: str, size: int | None, *, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A function to call with (done, total), or None where no bar is wanted. `size`: bytes written."""
     if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield None
         return
@@ -28,7 +29,7 @@ def progress(title: str, size: int, *, quiet: bool) -> Iterator[Callable[[int, i
 class _Bar:
     """rich's progress bar, imported when the work turns out to be long."""
 
-    def __init__(self, title: str, size: int) -> None:
+    def __init__(self, title: str, size: int | None) -> None:
         self.title = title
         self.size = size
         self.began = time.monotonic()
@@ -40,7 +41,7 @@ class _Bar:
             if time.monotonic() - self.began < PATIENCE:
                 return
             self._open()
-        self._live.update(self._task, completed=self.size * done // max(total, 1))
+        self._live.update(self._task, completed=(self.size or SCALE) * done // max(total, 1))
 
     def close(self) -> None:
         if self._live is not None:
@@ -57,13 +58,8 @@ class _Bar:
             TransferSpeedColumn,
         )
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
+        bytes_moved = (DownloadColumn(), TransferSpeedColumn()) if self.size is not None else ()
+        columns = (TextColumn("{task.description}"), BarColumn(), *bytes_moved, TimeRemainingColumn())
         self._live = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._live.add_task(self.title, total=self.size)
+        self._task = self._live.add_task(self.title, total=self.size or SCALE)
         self._live.start()

@@ -19,6 +19,7 @@ SHAPE = (6, 256)
 PRECISION = {  # the largest error, as a share of the largest magnitude of 256 normal values
     "f8_e4m3": 2**-4, "f8_e5m2": 2**-3, "q4_0": 1 / 8, "q4_1": 1 / 15, "q5_0": 1 / 16, "q5_1": 1 / 31,
     "q8_0": 1 / 127, "llama2c": 1 / 127, "bf16": 2**-8, "f16": 2**-11, "f32": 0, "f64": 0,
+    "q2_k": 1 / 2, "q3_k": 1 / 4, "q4_k": 1 / 15, "q5_k": 1 / 31, "q6_k": 1 / 32,
 }  # fmt: skip
 
 
@@ -121,6 +122,9 @@ def test_packing_leaves_the_values_alone(name):
 def test_a_second_round_trip_loses_nearly_nothing(name):
     once = again(ENCODINGS[name], weights())
     twice = again(ENCODINGS[name], once)
+    if name.endswith("_k"):  # each search finds its own scales: a code may move, the whole does not
+        assert np.square(twice - once).sum() < 0.5 * np.square(once - weights()).sum()
+        return
     exact = ENCODINGS[name].kind == "float"
     assert np.abs(twice - once).max() <= (0 if exact else 0.01 * np.abs(once).max())
 

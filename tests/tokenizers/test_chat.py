@@ -188,6 +188,7 @@ def test_an_old_jinja(monkeypatch):
         rendered("x")
 
 
+@pytest.mark.reference
 def test_a_real_small_model():
     path = os.environ.get("MODELKIT_SMOLLM2")
     if not path:

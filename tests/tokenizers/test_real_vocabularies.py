@@ -107,6 +107,7 @@ def test_big_vocabulary_loads_fast(gguf_values):
     assert time.process_time() - middle < 5
 
 
+@pytest.mark.reference
 def test_a_real_small_model():
     path = os.environ.get("MODELKIT_SMOLLM2")
     if not path:

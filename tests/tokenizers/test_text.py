@@ -231,6 +231,7 @@ def test_half_characters_are_the_callers_fault():
         Text(read(document())).encode("a\ud800")
 
 
+@pytest.mark.reference
 def test_a_real_small_model():
     path = os.environ.get("MODELKIT_SMOLLM2")
     if not path:

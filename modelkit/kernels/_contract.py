@@ -1,0 +1,56 @@
+"""What the C extension offers. All arrays are contiguous and aligned; sizes that do not fit raise ValueError."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from modelkit.tensors import F32, Array
+
+
+class Native(Protocol):
+    """The module `_native`, written in native/module.c. Every call works without the interpreter's lock."""
+
+    def encode(self, name: str, values: F32, importance: F32 | None, out: Array) -> None:
+        """Blocks of ggml; `importance` [column] cuts the values into rows of its length."""
+
+    def decode(self, name: str, blocks: Array, out: F32) -> None:
+        """The values of blocks of ggml."""
+
+    def multiply(self, name: str, blocks: Array, vector: F32, out: F32) -> None:
+        """out[row] = the row of blocks times the vector."""
+
+    def narrow(self, name: str, values: F32, out: Array) -> None:
+        """Small floats, rounded to nearest even; what is too large becomes infinite or NaN."""
+
+    def widen(self, name: str, data: Array, out: F32) -> None:
+        """float32 from small floats."""
+
+    def scan(self, values: F32) -> tuple[float, int]:
+        """(the largest finite magnitude, the place of the first NaN or infinity or -1)."""
+
+    def difference(self, before: F32, after: F32) -> tuple[float, float, float]:
+        """(largest, sum of squares) of after - before, sum of squares of before; where before is finite."""
+
+    def extremes(self, values: F32, lows: F32, highs: F32) -> None:
+        """The smallest and largest value of each group; there are as many groups as `lows` has places."""
+
+    def group_codes(
+        self, values: F32, scales: F32, zeros: Array | None, lowest: int, highest: int, codes: Array
+    ) -> None:
+        """x / scale, rounded half to even, plus zero, cut to lowest..highest."""
+
+    def group_values(self, codes: Array, scales: F32, zeros: Array | None, out: F32) -> None:
+        """(code - zero) * scale."""
+
+    def multiply_groups(self, codes: Array, scales: F32, zeros: Array | None, vector: F32, out: F32) -> None:
+        """out[row] = the row of groups times the vector."""
+
+    def pack4(self, codes: Array, out: Array) -> None:
+        """Two codes in a byte."""
+
+    def unpack4(self, packed: Array, out: Array) -> None:
+        """Two codes from a byte."""
+
+    def use(self, build: str = ...) -> str:
+        """The build that works, avx2 or plain; with a name, that one works from now on."""

@@ -1,0 +1,61 @@
+"""Loops over whole arrays: the scan for what is no number, and how far two arrays lie apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelkit import kernels
+from modelkit.lazy import np
+
+if TYPE_CHECKING:
+    from modelkit.tensors import F32
+
+SLAB = 1 << 15  # values that numpy works on at once: temporaries stay in the cache
+
+
+def scan(values: F32) -> tuple[float, int]:
+    """(the largest finite magnitude, the place of the first NaN or infinity or -1) of float32 values."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    extension = kernels.native()
+    return extension.scan(flat) if extension else scan_in_numpy(flat)
+
+
+def scan_in_numpy(flat: F32) -> tuple[float, int]:
+    """`scan` without the extension."""
+    largest, first = 0.0, -1
+    for start in range(0, len(flat), SLAB):
+        sizes = np.abs(flat[start : start + SLAB])
+        high = float(sizes.max())
+        if not high < np.inf:  # NaN too
+            finite = np.isfinite(sizes)
+            first = start + int((~finite).argmax()) if first < 0 else first
+            high = float(sizes.max(where=finite, initial=0))
+        largest = max(largest, high)
+    return largest, first
+
+
+def difference(before: F32, after: F32) -> tuple[float, float, float]:
+    """(largest |after - before|, sum of its squares, sum of squares of `before`), where `before` is finite.
+
+    The difference itself is rounded to float32, the sums are float64 in any order.
+    """
+    one, other = (np.ascontiguousarray(array).reshape(-1) for array in (before, after))
+    extension = kernels.native()
+    return extension.difference(one, other) if extension else difference_in_numpy(one, other)
+
+
+def difference_in_numpy(one: F32, other: F32) -> tuple[float, float, float]:
+    """`difference` without the extension."""
+    largest, squared, total = 0.0, 0.0, 0.0
+    for start in range(0, len(one), SLAB):
+        was, now = one[start : start + SLAB], other[start : start + SLAB]
+        finite = np.isfinite(was)
+        with np.errstate(all="ignore"):
+            if not finite.all():
+                was, now = np.where(finite, was, np.float32(0)), np.where(finite, now, np.float32(0))
+            apart = now - was
+            largest = max(largest, float(np.abs(apart).max(initial=0.0)))
+            wide, values = apart.astype(np.float64), was.astype(np.float64)
+            squared += float(np.einsum("i,i->", wide, wide))  # not `@`: a BLAS would wake its threads for so little
+            total += float(np.einsum("i,i->", values, values))
+    return largest, squared, total

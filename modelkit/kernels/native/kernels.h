@@ -1,0 +1,39 @@
+/* What a build of the kernels offers: the module calls through this table, the build is chosen when it is imported. */
+#ifndef MODELKIT_KERNELS_H
+#define MODELKIT_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct block_kernel {
+    const char *name;
+    size_t values, size; /* of a block */
+    void (*encode)(const float *values, size_t count, const float *importance, size_t columns, uint8_t *out);
+    void (*decode)(const uint8_t *blocks, size_t count, float *out);
+    void (*multiply)(const uint8_t *blocks, size_t rows, size_t columns, const float *x, float *out);
+};
+struct float_kernel {
+    const char *name;
+    size_t size;
+    void (*narrow)(const float *values, size_t count, void *out);
+    void (*widen)(const void *in, size_t count, float *out);
+};
+struct kernels {
+    const char *name;
+    struct block_kernel blocks[11];
+    struct float_kernel floats[5]; /* both end with a NULL name */
+    float (*scan)(const float *x, size_t count, size_t *first);
+    void (*difference)(const float *was, const float *now, size_t count, double *out);
+    void (*extremes)(const float *x, size_t groups, size_t group, float *low, float *high);
+    void (*group_codes)(const float *x, size_t groups, size_t group, const float *scales, const int8_t *zeros,
+                        int lowest, int highest, int8_t *out);
+    void (*group_values)(const int8_t *codes, size_t groups, size_t group, const float *scales, const int8_t *zeros,
+                         float *out);
+    void (*multiply_groups)(const int8_t *codes, size_t rows, size_t columns, size_t group, const float *scales,
+                            const int8_t *zeros, const float *x, float *out);
+    void (*pack4)(const uint8_t *codes, size_t pairs, uint8_t *out);
+    void (*unpack4)(const uint8_t *packed, size_t pairs, uint8_t *out);
+};
+extern const struct kernels kernels_plain, kernels_avx2;
+
+#endif

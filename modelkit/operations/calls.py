@@ -1,0 +1,120 @@
+"""The operations as plain functions: what `import modelkit` offers. Options have the names of the command line's.
+
+All of them raise ModelkitError: BadRequest for arguments that make no sense, CannotAccess where the system says
+no, BrokenFile and Unsupported for a source that is damaged or not known, Refused for what would lose something.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from modelkit.errors import BadRequest
+from modelkit.lazy import np
+from modelkit.operations import convert as conversion
+from modelkit.operations import run as running
+from modelkit.operations import verify as verification
+from modelkit.operations.gates import choose
+from modelkit.operations.runnable import runnable
+from modelkit.runner.decoder import Decoder
+from modelkit.runner.memory import half_of_memory
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from modelkit.tensors import F32
+
+Path = str | os.PathLike[str]
+
+
+def convert(
+    source: Path,
+    destination: Path,
+    to: str | None = None,
+    *,
+    tokenizer: str | None = None,
+    resume: bool = False,
+    force: bool = False,
+    allow_requantize: bool = False,
+    workers: int | None = None,
+    memory: int = conversion.MEMORY,
+) -> conversion.Result:
+    """Convert a model; the ending of `destination` chooses the format, a slash a folder.
+
+    `to` is an encoding as after --to, None keeps what is there. `memory` is in bytes, `workers` are threads (None =
+    cores). The result has a verdict for every tensor. Raises BadValue for a weight that the target cannot hold.
+    """
+    paths = os.fspath(source), os.fspath(destination)
+    request = conversion.Request(*paths, to, tokenizer, resume, force, allow_requantize, workers, memory)
+    return conversion.convert(request)
+
+
+def run(
+    model: Path,
+    prompt: str,
+    *,
+    max_tokens: int = running.TOKENS,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int | None = None,
+    chat: bool = False,
+    tokenizer: str | None = None,
+    memory: int | None = None,
+) -> running.Outcome:
+    """Let a model go on from a prompt. The outcome has `text`, `tokens` and `tokens_per_second`.
+
+    Temperature 0 takes the most likely token each time. `chat` puts the prompt into the model's own template.
+    `memory` in bytes (None = half of the machine's): weights that do not fit are streamed from the disk.
+    """
+    request = running.Request(
+        os.fspath(model),
+        prompt,
+        tokenizer=tokenizer,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        chat=chat,
+        memory=memory,
+    )
+    outcome = running.Outcome()
+    for _ in running.generate(running.prepare(request), outcome):
+        pass
+    return outcome
+
+
+def logits(model: Path, ids: ArrayLike, *, memory: int | None = None) -> F32:
+    """The logits after each token: float32 [tokens, vocabulary], or [batch, tokens, vocabulary] for 2-D ids."""
+    opened = runnable(model)
+    wanted = np.asarray(ids)
+    if wanted.dtype.kind not in "iu" or wanted.ndim not in (1, 2) or not wanted.size:
+        raise BadRequest(
+            f"ids are {wanted.dtype}{list(wanted.shape)}; whole numbers [tokens] or [batch, tokens] expected"
+        )
+    if wanted.min() < 0 or wanted.max() >= opened.config.vocabulary:
+        raise BadRequest(f"ids must be below the vocabulary's size, {opened.config.vocabulary:,}")
+    batch = np.atleast_2d(wanted).astype(np.int64)
+    decoder = Decoder(opened.weights(half_of_memory() if memory is None else memory), opened.config, batch.shape[1])
+    found = decoder.logits(decoder.forward(batch))
+    return found[0] if wanted.ndim == 1 else found
+
+
+def verify(
+    original: Path,
+    converted: Path,
+    *,
+    gate: str | None = None,
+    max_kl: float | None = None,
+    min_top1: float | None = None,
+    tokens_file: str | None = None,
+    text: str | None = None,
+    tokenizer: str | None = None,
+    local: bool = False,
+) -> verification.Verification:
+    """Run both and measure how far apart they are; `gate` or limits of your own give a judgement as well.
+
+    `text` and `tokens_file` are paths; without them a built-in text is used. `local` adds each layer's own error.
+    """
+    chosen = choose(gate, max_kl, min_top1)
+    paths = os.fspath(original), os.fspath(converted)
+    return verification.verify(verification.Request(*paths, tokens_file, text, tokenizer, chosen, local))

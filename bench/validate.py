@@ -15,7 +15,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,16 +32,25 @@ print(state.hexdigest())
 """
 
 
+LAUNCH = """
+import resource, subprocess, sys, time
+began = time.perf_counter()
+subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
+wall, used = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+print(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+"""
+
+
 def measured(command: list[str]) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds, peak MiB of a process that must end with 0."""
-    began = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT)
-    _, status, used = os.wait4(child.pid, 0)
-    wall = time.perf_counter() - began
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        sys.exit(f"{command} ended with {child.returncode}")
-    return wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    """Wall seconds, CPU seconds, peak MiB of a process that must end with 0.
+
+    A small program starts it: the peak of a child begins with what its parent holds.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCH, *command], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    wall, cpu, memory = map(float, done.stdout.split())
+    return wall, cpu, memory
 
 
 def best(command: list[str], times: int = 5) -> tuple[float, float, float]:
@@ -52,7 +60,7 @@ def best(command: list[str], times: int = 5) -> tuple[float, float, float]:
 
 
 def write_weights(path: Path, megabytes: int) -> None:
-    """Matrices of normal bf16 values, 64 MB each. Done in a process apart: a child's peak begins at its parent's."""
+    """Matrices of normal bf16 values, 64 MB each."""
     rng = np.random.default_rng(0)
     values = rng.standard_normal(32 << 20, dtype=np.float32).view(np.uint32) >> np.uint32(16)
     data = values.astype(np.uint16).tobytes()
@@ -88,8 +96,7 @@ def _write(path: Path, header: str, data: bytes, count: int) -> int:
 def full(folder: Path, megabytes: int) -> None:
     """The pass over the bytes."""
     path = folder / "big.safetensors"
-    write = [sys.executable, __file__, "--write", str(path), "--megabytes", str(megabytes)]
-    subprocess.run(write, check=True)
+    write_weights(path, megabytes)
     size = path.stat().st_size
     hashing: list[tuple[float, float, float]] = []
     judging: list[tuple[float, float, float]] = []
@@ -127,11 +134,7 @@ def main() -> None:
     ask.add_argument("--megabytes", type=int, default=1024)
     ask.add_argument("--tensors", type=int, default=1_000_000)
     ask.add_argument("--folder", help="where to put the files [default: a temporary folder]")
-    ask.add_argument("--write", help=argparse.SUPPRESS)
     options = ask.parse_args()
-    if options.write:
-        write_weights(Path(options.write), options.megabytes)
-        return
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         steps: list[Callable[[], None]] = [
             lambda: start(Path(name)),

@@ -7,6 +7,7 @@ cannot be opened is said, not left out.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,10 +92,9 @@ def _item(folder: str, name: str) -> Item:
         found = os.stat(path)
     except OSError:
         return Item(name, 0, link=link, real="")
-    is_folder = os.path.isdir(path)
-    return Item(
-        name, 0 if is_folder else found.st_size, is_folder, link, os.path.realpath(path) if link is not None else ""
-    )
+    is_folder, is_file = stat.S_ISDIR(found.st_mode), stat.S_ISREG(found.st_mode)
+    real = os.path.realpath(path) if link is not None else ""
+    return Item(name, found.st_size if is_file else 0, is_folder, link, real, not (is_folder or is_file))
 
 
 def _single(disk: Disk, name: str) -> Candidate:
@@ -109,7 +109,10 @@ def _single(disk: Disk, name: str) -> Candidate:
 def _sort_out(place: Place) -> None:
     """Which files make models: a folder in Hugging Face's layout first, then what is left, file by file."""
     disk, taken = place.disk, set[str]()
-    names = sorted(item.name for item in place.folder.items if not item.is_folder)
+    names = sorted(item.name for item in place.folder.items if not item.is_folder and not item.special)
+    for item in place.folder.items:
+        if item.special and item.name.endswith(WEIGHTS):
+            place.faults.append(Fault("unreadable-file", item.name, "is neither a file nor a folder"))
     tensors = [name for name in names if name.endswith(".safetensors")]
     shards = [name for name in tensors if SHARD.fullmatch(name)]
     if INDEX in names or SINGLE in names or shards:

@@ -21,6 +21,8 @@ def lines(report: Report, *, colour: bool = False) -> Iterator[str]:
             yield from _finding(found, colour)
         yield ""
     yield from _coverage(report.coverage)
+    if report.policy is not None:
+        yield f"policy: {escape(report.policy)}"
     yield _sum(report)
 
 

@@ -58,13 +58,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One entry of a folder. `link` is where a symbolic link points, `real` what that comes to ("" = nowhere)."""
+    """One entry of a folder. `link` is where a symbolic link points, `real` what that comes to ("" = nowhere).
+
+    `special`: a pipe, a socket or a device, which is never opened.
+    """
 
     name: str
     size: int
     is_folder: bool = False
     link: str | None = None
     real: str = ""
+    special: bool = False
 
 
 @dataclass(frozen=True)

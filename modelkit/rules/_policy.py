@@ -31,12 +31,14 @@ sha256 = "9e3b..."
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from modelkit.faults import Severity
 from modelkit.rules._contract import Level
+from modelkit.sources import Opener
 
 if TYPE_CHECKING:
     from datetime import date
@@ -87,3 +89,17 @@ class Policy:
     require: tuple[str, ...] = ()
     ignores: tuple[Ignore, ...] = ()
     pins: Mapping[str, Pin] = field(default_factory=dict)
+
+    def pin_of(self, opener: Opener, file: str) -> Pin | None:
+        """The pin of a file: by its path from the policy file, else by its name alone."""
+        return self.pins.get(self._named(opener, file)) or self.pins.get(file)
+
+    def pinned_in(self, opener: Opener) -> list[str]:
+        """Names of the files that are pinned in a folder."""
+        folder = self._named(opener, "")
+        return sorted(os.path.basename(path) for path in self.pins if os.path.dirname(path) == folder)
+
+    def _named(self, opener: Opener, file: str) -> str:
+        root = getattr(opener, "root", ".")
+        path = os.path.relpath(os.path.join(root, file), os.path.dirname(os.path.abspath(self.path)))
+        return "" if path == "." else path.replace(os.sep, "/")

@@ -1,6 +1,7 @@
 """The model is not the one that the policy pins.
 
-`modelkit policy init` writes the encoding and shape of every tensor and the digest of every file into the
+Pins are named by their path from the policy file, or by the name of the file alone. `modelkit policy init`
+writes the encoding and shape of every tensor and the digest of every file into the
 policy. Shapes and encodings are compared at every level, digests with --level full.
 
 Why: A model was exchanged or converted since it was approved.
@@ -29,7 +30,7 @@ def check(subject: Subject) -> Iterator[Finding]:
             tensor.encoding.name, tensor.shape
         )
     for file, tensors in by_file.items():
-        pin = policy.pins.get(file)
+        pin = policy.pin_of(subject.opener, file)
         if pin is None:
             yield Finding(file, "no pin names this file", FIX, severity="warning")
             continue
@@ -41,8 +42,8 @@ def check(subject: Subject) -> Iterator[Finding]:
             if found != wanted:
                 message = f"'{name}' is {found or 'not there'}, pinned as {wanted or 'not there'}"
                 yield Finding(file, message, FIX, name)
-    for file in sorted(set(policy.pins) - set(by_file)):
-        if not subject.opener.holds(file):
+    for file in policy.pinned_in(subject.opener):
+        if file not in by_file and not subject.opener.holds(file):
             yield Finding(file, "pinned, but not there", FIX)
 
 

@@ -23,7 +23,7 @@ def check(subject: Subject, values: Values) -> Iterator[Finding]:
     if subject.policy is None:
         return
     for file, digest in values.digests.items():
-        pin = subject.policy.pins.get(file)
+        pin = subject.policy.pin_of(subject.opener, file)
         if pin is not None and pin.sha256 and pin.sha256 != digest:
             yield Finding(file, f"sha256 is {digest[:16]}..., pinned as {pin.sha256[:16]}...", FIX)
 

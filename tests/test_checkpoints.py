@@ -232,6 +232,7 @@ def test_walking_never_raises(data: bytes) -> None:
         assert found.broken or found.end
 
 
+@pytest.mark.reference
 def test_torch_reads_the_same(tmp_path: Path, run: Run) -> None:
     torch = pytest.importorskip("torch")
     base = torch.randn(8, 16)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from modelkit.faults import Faults
 from modelkit.formats._side_files import read_whole
 from modelkit.rules._contract import Folder
+from modelkit.rules._texts import object_of
 
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 LISTS = ("SHA256SUMS", "SHA256SUMS.txt", "sha256sums.txt", "sha256sum.txt", "checksums.sha256", "checksums.txt",
@@ -41,6 +42,8 @@ def claims(folder: Folder) -> Iterator[Claim]:
     for name in sorted(folder.names):
         if name in LISTS or name.endswith(".sha256"):
             yield from _listed(folder, name)
+        elif name.endswith(".receipt.json"):
+            yield from _received(folder, name)
     for item in folder.items:
         blob = os.path.basename(item.real) if item.link is not None else ""
         if item.real and os.path.basename(os.path.dirname(item.real)) == "blobs":
@@ -55,6 +58,16 @@ def _blob(place: str, file: str, name: str) -> Iterator[Claim]:
         yield Claim(place, file, name)
     elif SHA1.fullmatch(name):
         yield Claim(place, file, name, "git sha1")
+
+
+def _received(folder: Folder, name: str) -> Iterator[Claim]:
+    """The files that a conversion wrote, from the receipt that it left beside them."""
+    target = object_of(folder.opener, name).get("target")
+    files = target.get("files") if isinstance(target, dict) else None
+    for file, facts in files.items() if isinstance(files, dict) else ():
+        digest = facts.get("sha256") if isinstance(facts, dict) else None
+        if isinstance(digest, str) and not OUTSIDE.search(file) and folder.opener.holds(file):
+            yield Claim(name, file, digest.lower())
 
 
 def _listed(folder: Folder, name: str) -> Iterator[Claim]:

@@ -1,7 +1,8 @@
 """A file is not what a checksum beside it says.
 
-SHA256SUMS, NAME.sha256, the name of a blob in a Hugging Face cache (64 digits: sha256; 40: git's sha1), and
-files called by their own sha256. No network is used. A file that is listed but not there is a warning.
+SHA256SUMS, NAME.sha256, a receipt of modelkit (*.receipt.json), the name of a blob in a Hugging Face cache (64
+digits: sha256; 40: git's sha1), and files called by their own sha256. No network is used. A file that a list names
+and that is not there is a warning.
 
 Why: One flipped bit changes no shape and makes no NaN: only a digest can tell.
 

@@ -45,7 +45,7 @@ def test_a_guided_run(name: str, tmp_path: Path) -> None:
         str(ROOT / "tests" / "fuzz" / "run.py"),
         name,
         "--seconds",
-        "20",
+        "10",
         "--corpus",
         str(tmp_path),
     ]

@@ -309,6 +309,14 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, run: Run) -> None:
         assert done.returncode == 2 and "neither a file nor a folder" in done.stdout
 
 
+def test_a_receipt_is_held_against_what_it_names(stories: Path, tmp_path: Path, run: Run) -> None:
+    receipt = tmp_path / "a.receipt.json"
+    run("convert", stories, tmp_path / "a.gguf", "--to", "q8_0", "--receipt", receipt)
+    assert report(run, tmp_path / "a.gguf", "--level", "full")["findings"] == []
+    receipt.write_text(re.sub(r'("target".*?"sha256": ")....', r"\g<1>0000", receipt.read_text(), flags=re.DOTALL))
+    assert [one["rule"] for one in report(run, tmp_path, "--level", "full")["findings"]] == ["checksum-mismatch"]
+
+
 @pytest.mark.slow
 def test_a_million_tensors(tmp_path: Path) -> None:
     sys.path.insert(0, str(ROOT / "bench"))

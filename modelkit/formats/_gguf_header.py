@@ -30,6 +30,8 @@ LEAST_PAIR = 8 + 4 + 1  # bytes of the shortest key-value
 LONGEST_KEY = 65_535  # of the specification
 LONGEST_NAME = 64  # of the specification; engines keep the closing NUL within it
 MOST_DIMENSIONS = 4
+MOST_TENSORS = 1_000_000  # the largest models have some ten thousand
+MOST_PAIRS = 100_000  # keys; models have less than a hundred
 LARGEST_NUMBER = 2**63 - 1
 AGAIN = "the file is damaged or the download incomplete: fetch it again"
 REWRITE = "write it again with a current converter"
@@ -93,9 +95,13 @@ def _head(cursor: Cursor, faults: Faults) -> tuple[int, int, int] | None:
         faults.add("unsupported-version", file, f"GGUF version {version}; 2 and 3 are known", REWRITE, offset=4)
         return None
     counts = cursor.number("Q", "tensor count"), cursor.number("Q", "key-value count")
-    for count, least, what in ((counts[0], LEAST_INFO, "tensors"), (counts[1], LEAST_PAIR, "key-values")):
-        if count * least > cursor.left:
+    for count, least, most, what in (
+        (counts[0], LEAST_INFO, MOST_TENSORS, "tensors"),
+        (counts[1], LEAST_PAIR, MOST_PAIRS, "key-values"),
+    ):
+        if count * least > cursor.left or count > most:
             message = f"{count:,} {what} are impossible in a file of {cursor.source.size:,} bytes"
+            message += f"; {most:,} are read at most" if count > most else ""
             faults.add("impossible-count", file, message, AGAIN, offset=8)
             return None
     return version, *counts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modelkit.faults import Faults
+from modelkit.faults import MOST, Faults
 from modelkit.sources import Source
 from modelkit.tensors import BITS
 
@@ -16,9 +16,10 @@ def metadata(file: str, found: object, faults: Faults) -> dict[str, str]:
     if not isinstance(found, dict):
         faults.add("bad-metadata", file, "__metadata__ is no object of strings", RESAVE)
         return {}
-    for key, value in found.items():
-        if not isinstance(value, str):
-            faults.add("bad-metadata", file, f"metadata '{key}' is {_kind(value)}; it must be a string", RESAVE)
+    odd = [key for key, value in found.items() if not isinstance(value, str)]
+    for key in odd[:MOST]:
+        faults.add("bad-metadata", file, f"metadata '{key}' is {_kind(found[key])}; it must be a string", RESAVE)
+    faults.more["bad-metadata", file] += len(odd[MOST:])
     return {key: value for key, value in found.items() if isinstance(value, str)}
 
 

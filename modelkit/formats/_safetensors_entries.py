@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 NUMBER = r"(?:0|[1-9][0-9]{0,18})"
+# a repeat without a bound would keep gigabytes of places to go back to for one endless shape
 USUAL = re.compile(
     r'[ \t\r\n]*"([^"\\\x00-\x1f]*)": ?'
-    rf'\{{"dtype": ?"([A-Z0-9_]+)", ?"shape": ?\[((?:{NUMBER}(?:, ?{NUMBER})*)?)\], ?'
+    rf'\{{"dtype": ?"([A-Z0-9_]+)", ?"shape": ?\[((?:{NUMBER}(?:, ?{NUMBER}){{0,31}})?)\], ?'
     rf'"data_offsets": ?\[({NUMBER}), ?({NUMBER})\]\}}(?=[,}}])'
 )
 SPACE = re.compile(r"[ \t\r\n]*")
@@ -104,7 +106,7 @@ def _end(text: str, at: int) -> None:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        twice = next(name for place, (name, _) in enumerate(pairs) if any(name == n for n, _ in pairs[:place]))
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise NotJson(f"key '{twice}' is there twice", 0)
     return table
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from modelkit.errors import BrokenFile, CannotAccess, ModelkitError, Unsupported
-from modelkit.faults import Fault, Faults, Severity
+from modelkit.faults import MOST, Fault, Faults, Severity
 from modelkit.formats import FORMATS, Format
 from modelkit.formats._impostors import impostor
 from modelkit.operations.validate_places import WEIGHTS, Candidate, Place, places
@@ -55,14 +55,26 @@ class _Run:
 
     def ask(self, place: Place, rule: str, file: str, found: Iterator[Finding]) -> None:
         """Everything that a rule finds. One that fails has checked nothing, and that is said."""
+        kept = more = 0
         try:
             for finding in found:
                 if place.main in (None, finding.file) or self.rules[rule].folder is None:
-                    self.add(place, rule, finding, self.rules[rule].severity)
+                    if kept < MOST:
+                        self.add(place, rule, finding, self.rules[rule].severity)
+                    else:
+                        more += 1
+                    kept += 1
+            if more:
+                self.others(place, rule, file, more, self.rules[rule].severity)
         except ModelkitError as error:
             self.gap(place, file, f"rule {rule} could not finish: {error.message}")
         except Exception as error:  # noqa: BLE001 - a fault of ours must not look like a clean file
             self.gap(place, file, f"rule {rule} failed ({type(error).__name__}: {error}); please report it")
+
+    def others(self, place: Place, rule: str, file: str, count: int, severity: Severity) -> None:
+        """Findings that are counted and not kept."""
+        finding = Finding(file, f"{count:,} more that are not listed")
+        self.found.append(Found(place.shown(file), rule, finding, finding.severity or severity, count))
 
     def gap(self, place: Place, file: str, why: str) -> None:
         """Something was not checked."""
@@ -128,6 +140,9 @@ def _subject(run: _Run, place: Place, candidate: Candidate) -> Subject | None:
     model = _read(format, disk, faults) if format is not None else None
     for fault in faults.found:
         _fault(run, place, fault)
+    for (rule, file), count in faults.more.items():
+        if count and rule in run.rules:
+            run.others(place, rule, file, count, run.rules[rule].severity)
     if format is None or model is None:
         return None
     files = sorted(

@@ -44,7 +44,7 @@ class Found:
     def order(self) -> tuple[object, ...]:
         offset = -1 if self.finding.offset is None else self.finding.offset
         rank = -SEVERITIES.index(self.severity)
-        return self.path, rank, self.rule, offset, self.finding.tensor or "", self.finding.message
+        return self.path, rank, self.rule, self.count > 1, offset, self.finding.tensor or "", self.finding.message
 
     def to_json(self) -> dict[str, Any]:
         found = self.finding
@@ -142,7 +142,7 @@ def finished(
             kept.append(judged)
     kept += expired.findings(policy)
     counts: dict[str, int] = {
-        severity: sum(one.severity == severity for one in kept) for severity in reversed(SEVERITIES)
+        severity: sum(one.count for one in kept if one.severity == severity) for severity in reversed(SEVERITIES)
     }
     counts["ignored"] = ignored
     least = SEVERITIES.index(fail_on)
@@ -164,7 +164,7 @@ def fold(found: Iterable[Found]) -> list[Found]:
             folded += members
         else:
             examples = tuple(member.finding for member in members[:EXAMPLES])
-            folded.append(replace(members[0], count=len(members), examples=examples))
+            folded.append(replace(members[0], count=sum(one.count for one in members), examples=examples))
     return sorted(folded, key=lambda one: one.order)
 
 

@@ -317,6 +317,35 @@ def test_a_receipt_is_held_against_what_it_names(stories: Path, tmp_path: Path, 
     assert [one["rule"] for one in report(run, tmp_path, "--level", "full")["findings"]] == ["checksum-mismatch"]
 
 
+HOSTILE = {
+    "an endless shape": lambda: b'{"a":{"dtype":"F16","shape":[' + b"1," * 2_000_000 + b'1],"data_offsets":[0,2]}}',
+    "a key twice among many": lambda: b'{"a":{' + b"".join(b'"k%d":1,' % n for n in range(300_000)) + b'"k5":1}}',
+    "all alike wrong": lambda: (
+        b"{" + b",".join(b'"t%d":{"dtype":"F17","shape":[1],"data_offsets":[0,2]}' % n for n in range(150_000)) + b"}"
+    ),
+    "all over each other": lambda: (
+        b"{" + b",".join(b'"t%d":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}' % n for n in range(150_000)) + b"}"
+    ),
+    "nested": lambda: b'{"a":' + b"[" * 5_000_000,
+}
+
+
+@pytest.mark.parametrize("what", list(HOSTILE))
+def test_hostile_headers_cost_little(what: str, tmp_path: Path) -> None:
+    header = HOSTILE[what]()
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(2))
+    script = (
+        "import resource, subprocess, sys\n"
+        "done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE)\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "print(done.returncode, used.ru_utime, used.ru_maxrss // 1024, len(done.stdout))\n"
+    )
+    command = [sys.executable, "-m", "modelkit", "validate", str(tmp_path / "a.safetensors"), "--json"]
+    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, check=True)
+    code, cpu, memory, size = done.stdout.split()
+    assert int(code) in (0, 1) and float(cpu) < 10 and int(memory) < 250 and int(size) < 20_000
+
+
 @pytest.mark.slow
 def test_a_million_tensors(tmp_path: Path) -> None:
     sys.path.insert(0, str(ROOT / "bench"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -13,8 +12,7 @@ from typing import Protocol
 
 from modelkit.errors import BrokenFile, CannotAccess, Refused
 
-PULL = "run `git lfs pull`, or download the file itself"
-
+MOST_OPEN = 128  # files that a folder keeps open; systems allow a process a thousand or fewer
 HEAD = 4096
 """Bytes of a file that are enough to tell what it is."""
 
@@ -48,6 +46,7 @@ class LocalFile:
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
+        self.path = path
         self._lock = threading.Lock()
         with explained(path):
             self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -59,15 +58,27 @@ class LocalFile:
             while size > 0:
                 piece = self._read_at(start, size)
                 if not piece:
-                    raise BrokenFile(
-                        f"{self.name}: ended at byte {start:,}, {size:,} bytes early",
-                        "the file changed while it was read: run again when nothing writes to it",
-                        rule="truncated-file",
-                        offset=start,
-                    )
+                    raise self._ended(start, size)
                 pieces.append(piece)
                 start, size = start + len(piece), size - len(piece)
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def fill(self, start: int, buffer: memoryview) -> None:
+        """Read into a buffer that is used again and again; raises when the file ends before it is full."""
+        if not hasattr(os, "preadv"):
+            buffer[:] = self.read(start, len(buffer))
+            return
+        with explained(Path(self.name)):
+            while buffer:
+                count = os.preadv(self._file, [buffer], start)
+                if not count:
+                    raise self._ended(start, len(buffer))
+                start, buffer = start + count, buffer[count:]
+
+    def _ended(self, start: int, missing: int) -> BrokenFile:
+        message = f"{self.name}: ended at byte {start:,}, {missing:,} bytes early"
+        fix = "the file changed while it was read: run again when nothing writes to it"
+        return BrokenFile(message, fix, rule="truncated-file", offset=start)
 
     def _read_at(self, start: int, size: int) -> bytes:
         if hasattr(os, "pread"):
@@ -109,6 +120,8 @@ class Disk:
 
     def open(self, name: str) -> LocalFile:
         if name not in self._open:
+            while len(self._open) >= MOST_OPEN:  # a file stays open for as long as someone holds it
+                self._open.pop(next(iter(self._open)))
             self._open[name] = LocalFile(self.root / name, name)
         return self._open[name]
 
@@ -130,14 +143,6 @@ class explained:  # noqa: N801 - reads as a word in `with explained(path):`
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
             raise CannotAccess(f"{os.fspath(self.path)}: {_words(error)}", _way_out(error)) from error
-
-
-def lfs_pointer(head: bytes) -> str | None:
-    """What to say of a git-lfs pointer that lies where a model should be; None for anything else."""
-    if not head.startswith(b"version https://git-lfs.github.com/spec/"):
-        return None
-    real = re.search(rb"\nsize (\d{1,19})\n?", head)
-    return "this is a git-lfs pointer, not the model" + (f" ({int(real[1]):,} bytes)" if real else "")
 
 
 def write_report(path: str, text: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -21,6 +22,8 @@ from modelkit.encodings import ENCODINGS
 from modelkit.formats import FORMATS, Format
 from modelkit.recipes import _recipe, parse
 from modelkit.recipes._choice import typed as typed_word
+from modelkit.rules import RULES, word
+from modelkit.rules._contract import FAMILIES
 from modelkit.tensors import Encoding, Shape
 
 ROOT = Path(__file__).resolve().parent
@@ -35,7 +38,12 @@ def cli_page() -> str:
     lines = ["# Command line", "", "What `modelkit --help` and `modelkit COMMAND --help` print.", ""]
     lines += ["## modelkit", "", *fenced(help_text(group, "modelkit"))]
     for name in sorted(COMMANDS):
-        lines += ["", f"## modelkit {name}", "", *fenced(help_text(COMMANDS[name], f"modelkit {name}"))]
+        command = COMMANDS[name]
+        lines += ["", f"## modelkit {name}", "", *fenced(help_text(command, f"modelkit {name}"))]
+        inner = command.commands if isinstance(command, click.Group) else {}
+        for verb in sorted(inner):
+            path = f"modelkit {name} {verb}"
+            lines += ["", f"## {path}", "", *fenced(help_text(inner[verb], path))]
     return page(lines)
 
 
@@ -140,6 +148,28 @@ def name_row(row: Row, dialects: list[str]) -> list[str]:
     return [*names, " x ".join(row.shape), row.rows, row.when or "always"]
 
 
+def rules_page() -> str:
+    """Every rule in a table, by family."""
+    lines = ["# Rules", "", "What `modelkit validate` looks for. A rule's id is never changed: `modelkit explain ID`."]
+    levels = "Level: the least `--level` at which the rule finds what it is for."
+    lines += ["", "Severity: as it usually is; a finding may be milder, and a policy may change it. " + levels]
+    for family, title in FAMILIES.items():
+        rows = [
+            [f"[{word(name)}]({word(name)}.md)", rule.severity, rule.level, rule.title]
+            for name, rule in sorted(RULES.items())
+            if rule.family == family
+        ]
+        lines += ["", f"## {title}", "", *table(["rule", "severity", "level", "what"], rows)]
+    return page(lines)
+
+
+def rule_page(name: str) -> str:
+    """One rule's own page."""
+    rule = RULES[name]
+    facts = f"Severity: {rule.severity}. Level: {rule.level}. {FAMILIES[rule.family]}."
+    return page([f"# {word(name)}", "", facts, "", *docstring(RULES.documentation(name))])
+
+
 def table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
@@ -182,6 +212,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/encodings.md": encodings_page,
     "reference/formats.md": formats_page,
     "reference/recipes.md": recipes_page,
+    "rules/README.md": rules_page,
+    **{f"rules/{word(name)}.md": partial(rule_page, name) for name in RULES},
 }
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
 from modelkit.errors import BrokenFile
 
+MOST = 10_000  # faults of one rule in one file that are kept
 Severity = Literal["error", "warning", "info"]
 
 
@@ -24,11 +26,16 @@ class Fault:
 
 
 class Faults:
-    """Collects faults in the order in which they are found."""
+    """Collects faults in the order in which they are found: of one rule in one file the first ones, then their number.
+
+    `more` counts those that are not kept: a hostile header can hold a million faults.
+    """
 
     def __init__(self, *, strict: bool = True) -> None:
         self.strict = strict
         self.found: list[Fault] = []
+        self.more: Counter[tuple[str, str]] = Counter()
+        self._kept: Counter[tuple[str, str]] = Counter()
 
     def add(
         self,
@@ -42,7 +49,11 @@ class Faults:
         severity: Severity = "error",
     ) -> None:
         """Keep a fault; raise BrokenFile for it when reading is strict and it is an error."""
-        self.found.append(Fault(rule, file, message, fix, offset, tensor, severity))
+        if self._kept[rule, file] < MOST:
+            self._kept[rule, file] += 1
+            self.found.append(Fault(rule, file, message, fix, offset, tensor, severity))
+        else:
+            self.more[rule, file] += 1
         if self.strict and severity == "error":
             raise BrokenFile(f"{file}: {message}", fix, rule, offset)
 

@@ -20,6 +20,7 @@ class Shelf(Mapping[str, T], Generic[T]):
     def __init__(self, package: str, item: str) -> None:
         self.package = package
         self.item = item
+        self._found: list[str] | None = None
 
     def __getitem__(self, name: str) -> T:
         if name not in self._names():
@@ -40,5 +41,8 @@ class Shelf(Mapping[str, T], Generic[T]):
         return (import_module(f"{self.package}.{name}").__doc__ or "").strip()
 
     def _names(self) -> list[str]:
-        folder = import_module(self.package).__path__
-        return sorted(module.name for module in iter_modules(folder) if not module.name.startswith("_"))
+        """Looked up once: a shelf of a hundred parts is walked often, and a folder is slow to list."""
+        if self._found is None:
+            folder = import_module(self.package).__path__
+            self._found = sorted(module.name for module in iter_modules(folder) if not module.name.startswith("_"))
+        return self._found

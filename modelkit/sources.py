@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -13,8 +12,7 @@ from typing import Protocol
 
 from modelkit.errors import BrokenFile, CannotAccess, Refused
 
-PULL = "run `git lfs pull`, or download the file itself"
-
+MOST_OPEN = 128  # files that a folder keeps open; systems allow a process a thousand or fewer
 HEAD = 4096
 """Bytes of a file that are enough to tell what it is."""
 
@@ -48,6 +46,7 @@ class LocalFile:
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
+        self.path = path
         self._lock = threading.Lock()
         with explained(path):
             self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -59,32 +58,27 @@ class LocalFile:
             while size > 0:
                 piece = self._read_at(start, size)
                 if not piece:
-                    raise self._ends_early(start, size)
+                    raise self._ended(start, size)
                 pieces.append(piece)
                 start, size = start + len(piece), size - len(piece)
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def read_into(self, start: int, buffer: memoryview) -> None:
-        """Fill `buffer` from `start`: for large runs, a buffer used again costs a fraction of a new one each time."""
+    def fill(self, start: int, buffer: memoryview) -> None:
+        """Read into a buffer that is used again and again; raises when the file ends before it is full."""
+        if not hasattr(os, "preadv"):
+            buffer[:] = self.read(start, len(buffer))
+            return
         with explained(Path(self.name)):
-            at = 0
-            while at < len(buffer):
-                count = self._fill(start + at, buffer[at:])
+            while buffer:
+                count = os.preadv(self._file, [buffer], start)
                 if not count:
-                    raise self._ends_early(start + at, len(buffer) - at)
-                at += count
+                    raise self._ended(start, len(buffer))
+                start, buffer = start + count, buffer[count:]
 
-    def _ends_early(self, at: int, missing: int) -> BrokenFile:
-        message = f"{self.name}: ended at byte {at:,}, {missing:,} bytes early"
+    def _ended(self, start: int, missing: int) -> BrokenFile:
+        message = f"{self.name}: ended at byte {start:,}, {missing:,} bytes early"
         fix = "the file changed while it was read: run again when nothing writes to it"
-        return BrokenFile(message, fix, rule="truncated-file", offset=at)
-
-    def _fill(self, start: int, buffer: memoryview) -> int:
-        if hasattr(os, "preadv"):
-            return os.preadv(self._file, [buffer], start)
-        piece = self._read_at(start, len(buffer))
-        buffer[: len(piece)] = piece
-        return len(piece)
+        return BrokenFile(message, fix, rule="truncated-file", offset=start)
 
     def will_be_read(self) -> None:
         """Tell the system that the file is about to be read from its beginning to its end."""
@@ -135,6 +129,8 @@ class Disk:
 
     def open(self, name: str) -> LocalFile:
         if name not in self._open:
+            while len(self._open) >= MOST_OPEN:  # a file stays open for as long as someone holds it
+                self._open.pop(next(iter(self._open)))
             self._open[name] = LocalFile(self.place(name), name)
         return self._open[name]
 
@@ -156,14 +152,6 @@ class explained:  # noqa: N801 - reads as a word in `with explained(path):`
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
             raise CannotAccess(f"{os.fspath(self.path)}: {_words(error)}", _way_out(error)) from error
-
-
-def lfs_pointer(head: bytes) -> str | None:
-    """What to say of a git-lfs pointer that lies where a model should be; None for anything else."""
-    if not head.startswith(b"version https://git-lfs.github.com/spec/"):
-        return None
-    real = re.search(rb"\nsize (\d{1,19})\n?", head)
-    return "this is a git-lfs pointer, not the model" + (f" ({int(real[1]):,} bytes)" if real else "")
 
 
 def write_report(path: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""A new part is one new file: an encoding, a format, an architecture and a command, dropped in, work everywhere."""
+"""A new part is one new file: an encoding, format, architecture, rule or command, dropped in, works everywhere."""
 
 from __future__ import annotations
 
@@ -95,6 +95,29 @@ architecture = Architecture(
 )
 '''
 
+RULE = '''"""A model with a tensor called odd.
+
+A test's own rule.
+
+Why: It is odd.
+
+Fix: Rename it.
+
+    model.safetensors: 'odd' is odd
+"""
+
+from modelkit.rules._contract import Finding, Rule
+
+
+def check(subject):
+    for tensor in subject.model.tensors:
+        if tensor.name == "odd":
+            yield Finding(subject.file_of("odd"), "'odd' is odd", tensor="odd")
+
+
+rule = Rule("A model with a tensor called odd", "warning", "names", model=check)
+'''
+
 COMMAND = '''"""Say hello. A test's own command."""
 
 import click
@@ -109,13 +132,14 @@ def command():
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package with four files more and no other change."""
+    """A copy of the package with five files more and no other change."""
     folder = tmp_path_factory.mktemp("house")
     shutil.copytree(ROOT / "modelkit", folder / "modelkit", ignore=shutil.ignore_patterns("__pycache__"))
     for shelf, name, text in (
         ("encodings", "halved", ENCODING),
         ("formats", "plainest", FORMAT),
         ("architectures", "twolayer", ARCHITECTURE),
+        ("rules", "odd_name", RULE),
         ("commands", "hello", COMMAND),
     ):
         (folder / "modelkit" / shelf / f"{name}.py").write_text(text)
@@ -169,6 +193,13 @@ def test_a_dropped_in_architecture_translates_names_both_ways(house: Path, tmp_p
     call(house, "convert", tmp_path / "a.gguf", f"{tmp_path}/back/")
     assert load_file(tmp_path / "back" / "model.safetensors").keys() == shapes.keys()
     assert json.loads((tmp_path / "back" / "config.json").read_text())["model_type"] == "twolayer"
+
+
+def test_a_dropped_in_rule_is_asked_and_explained(house: Path, tmp_path: Path) -> None:
+    save_file({"odd": np.ones((2, 2), np.float32)}, tmp_path / "a.safetensors")
+    assert "odd-name: 'odd' is odd" in call(house, "validate", tmp_path / "a.safetensors")
+    assert "It is odd." in call(house, "explain", "odd-name")
+    assert "odd-name" in call(house, "list", "rules")
 
 
 def test_a_dropped_in_command_is_listed_and_runs(house: Path) -> None:

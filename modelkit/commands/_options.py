@@ -17,6 +17,17 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON doc
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress and no notes.")
 
 
+def encoding_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """For the shell: recipes and encodings by their file names; nothing is imported."""
+    from pathlib import Path
+
+    from modelkit.encodings import ENCODINGS
+
+    recipes = (path.stem for path in (Path(__file__).parent.parent / "recipes").glob("*.toml"))
+    names = {*recipes, *ENCODINGS, *(f"pure:{name}" for name in ENCODINGS)}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
 def conversion_options(function: C) -> C:
     """The options that every conversion has."""
     for option in reversed(

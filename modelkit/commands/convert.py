@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from modelkit.commands import _conversion
-from modelkit.commands._options import conversion_options
+from modelkit.commands._options import conversion_options, encoding_names
 
 
 @click.command(
@@ -23,7 +23,12 @@ Exit codes: 0 done, 1 refused or failed, 2 usage, 130 interrupted."""
 )
 @click.argument("src")
 @click.argument("dst")
-@click.option("--to", metavar="NAME", help="Encoding or recipe: f32 f16 bf16 f8_e4m3 q8_0 q4_k_m pure:q4_0 ...")
+@click.option(
+    "--to",
+    metavar="NAME",
+    shell_complete=encoding_names,
+    help="Encoding or recipe: f32 f16 bf16 f8_e4m3 q8_0 q4_k_m pure:q4_0 ...",
+)
 @conversion_options
 def command(src: str, dst: str, to: str | None, **options: Any) -> None:
     """Convert SRC into DST; DST's ending chooses the format.

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from modelkit.commands import _conversion
-from modelkit.commands._options import conversion_options
+from modelkit.commands._options import conversion_options, encoding_names
 
 
 @click.command(
@@ -25,7 +25,12 @@ Exit codes: 0 done, 1 refused or failed, 2 usage, 130 interrupted."""
 )
 @click.argument("src")
 @click.argument("dst")
-@click.option("--to", metavar="NAME", help="Recipe or encoding: q4_k_m q6_k q8_0 pure:q4_0 llama2c:group=64 ...")
+@click.option(
+    "--to",
+    metavar="NAME",
+    shell_complete=encoding_names,
+    help="Recipe or encoding: q4_k_m q6_k q8_0 pure:q4_0 llama2c:group=64 ...",
+)
 @click.option(
     "--keep",
     metavar="PATTERN=NAME",

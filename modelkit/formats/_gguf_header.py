@@ -10,7 +10,8 @@ from modelkit.encodings import by_ggml
 from modelkit.errors import BrokenFile
 from modelkit.faults import Faults
 from modelkit.formats._gguf_values import Cursor, Value, read_value
-from modelkit.sources import HEAD, PULL, Source, lfs_pointer
+from modelkit.formats._impostors import impostor
+from modelkit.sources import HEAD, Source
 from modelkit.tensors import Shape
 
 MAGIC = b"GGUF"
@@ -30,6 +31,8 @@ LEAST_PAIR = 8 + 4 + 1  # bytes of the shortest key-value
 LONGEST_KEY = 65_535  # of the specification
 LONGEST_NAME = 64  # of the specification; engines keep the closing NUL within it
 MOST_DIMENSIONS = 4
+MOST_TENSORS = 1_000_000  # the largest models have some ten thousand
+MOST_PAIRS = 100_000  # keys; models have less than a hundred
 LARGEST_NUMBER = 2**63 - 1
 AGAIN = "the file is damaged or the download incomplete: fetch it again"
 REWRITE = "write it again with a current converter"
@@ -81,9 +84,9 @@ def _head(cursor: Cursor, faults: Faults) -> tuple[int, int, int] | None:
     if cursor.source.size < 24:
         faults.add("too-short", file, f"only {cursor.source.size} bytes; a GGUF head has 24", AGAIN)
         return None
-    pointer = lfs_pointer(cursor.source.read(0, min(cursor.source.size, HEAD)))
-    if pointer is not None:
-        faults.add("lfs-pointer", file, pointer, PULL, offset=0)
+    found = impostor(file, cursor.source.read(0, min(cursor.source.size, HEAD)), cursor.source.size)
+    if found is not None:
+        faults.add(found.rule, file, found.message, found.fix, offset=found.offset)
         return None
     magic, version = cursor.take(4, "magic"), cursor.number("I", "version")
     if magic != MAGIC:
@@ -97,9 +100,13 @@ def _head(cursor: Cursor, faults: Faults) -> tuple[int, int, int] | None:
         faults.add("unsupported-version", file, f"GGUF version {version}; 2 and 3 are known", REWRITE, offset=4)
         return None
     counts = cursor.number("Q", "tensor count"), cursor.number("Q", "key-value count")
-    for count, least, what in ((counts[0], LEAST_INFO, "tensors"), (counts[1], LEAST_PAIR, "key-values")):
-        if count * least > cursor.left:
+    for count, least, most, what in (
+        (counts[0], LEAST_INFO, MOST_TENSORS, "tensors"),
+        (counts[1], LEAST_PAIR, MOST_PAIRS, "key-values"),
+    ):
+        if count * least > cursor.left or count > most:
             message = f"{count:,} {what} are impossible in a file of {cursor.source.size:,} bytes"
+            message += f"; {most:,} are read at most" if count > most else ""
             faults.add("impossible-count", file, message, AGAIN, offset=8)
             return None
     return version, *counts

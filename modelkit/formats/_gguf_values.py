@@ -20,6 +20,7 @@ FIXED = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", BOOL: "?", 10: 
 SIZES = {kind: struct.calcsize("<" + code) for kind, code in FIXED.items()}
 NAMES = ("u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64")
 DEEPEST = 4  # arrays within arrays; engines accept none
+MOST_NESTED = 1000  # of them in one
 WINDOW = 1 << 20  # bytes fetched at once while walking
 ENDS_EARLY = "the file is damaged or the download incomplete: fetch it again"
 
@@ -151,6 +152,8 @@ def _skip_array(cursor: Cursor, what: str, depth: int) -> tuple[int, int]:
     elif item == ARRAY:
         if depth == DEEPEST:
             raise cursor.broken("impossible-array", f"{what}: arrays nested deeper than {DEEPEST}", at)
+        if count > MOST_NESTED:
+            raise cursor.broken("impossible-array", f"{what}: {count:,} arrays within an array", at)
         for _ in range(count):
             _skip_array(cursor, what, depth + 1)
     else:

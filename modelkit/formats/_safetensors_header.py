@@ -11,50 +11,52 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 from modelkit.encodings import by_dtype
 from modelkit.faults import Faults
+from modelkit.formats._impostors import impostor
+from modelkit.formats._safetensors_checks import RESAVE, check_entry, check_ranges, check_sizes, metadata
+from modelkit.formats._safetensors_entries import Entry, NotJson, entries
 from modelkit.formats._side_files import holds_half_a_character, utf8
-from modelkit.sources import HEAD, PULL, Source, lfs_pointer
+from modelkit.sources import HEAD, Source
 from modelkit.tensors import BITS, Model, Part, Span, Tensor
 
 LARGEST_HEADER = 100_000_000  # the reference reader's own limit
-LARGEST_NUMBER = 2**63 - 1  # sizes beyond cannot be addressed
 AGAIN = "the file is damaged or the download incomplete: fetch it again"
-RESAVE = "save it again with a current safetensors library"
 
 
 def read(source: Source, faults: Faults) -> Model | None:
     """Describe one file; its own metadata stands under Model.metadata as strings."""
-    text = _header_text(source, faults)
+    data = _header_bytes(source, faults)
+    if data is None:
+        return None
+    start = 8 + len(data)
+    text = _text(source.name, data, faults)
     if text is None:
         return None
-    header = _parse(source.name, text, faults)
-    if header is None:
-        return None
-    start = 8 + len(text)
+    del data  # a header may be large, and its text is as large again
     if start % 8:
+        message = f"data starts at byte {start:,}, not a multiple of 8: no zero-copy reading"
+        fix = "`modelkit convert` writes it aligned"
+        faults.add("misaligned-data", source.name, message, fix, offset=start, severity="warning")
+    reading = _Reading(source.name, start, faults)
+    try:
+        for entry in entries(text):
+            reading.add(entry)
+    except NotJson as error:
+        at = 8 + len(text[: error.at].encode())
         faults.add(
-            "misaligned-data",
-            source.name,
-            f"data starts at byte {start:,}, not a multiple of 8: no zero-copy reading",
-            "`modelkit convert` writes it aligned",
-            offset=start,
-            severity="warning",
+            "header-not-json", source.name, f"header is not JSON at byte {at:,}: {error.reason}", RESAVE, offset=at
         )
-    metadata = _metadata(source.name, header.pop("__metadata__", {}), faults)
-    entries = {name: entry for name, info in header.items() if (entry := _entry(source.name, name, info, faults))}
-    _check_ranges(source, start, entries, faults)
-    encodings = by_dtype()
-    tensors, spans = [], {}
-    for name, (dtype, shape, begin, end) in entries.items():
-        tensors.append(Tensor(name, shape, encodings[dtype], (Part(name, dtype, shape),)))
-        spans[name] = Span(source.name, start + begin, end - begin)
-    tensors.sort(key=lambda tensor: spans[tensor.name].start)
-    return Model(tuple(tensors), spans, metadata)
+        return None
+    if "\\ud" in text.lower() and holds_half_a_character(text.encode(), [*reading.spans, reading.metadata]):
+        message = "header has an escape like \\ud800, which is half a character"
+        faults.add("header-not-utf8", source.name, message, RESAVE)
+        return None
+    return reading.finish(source)
 
 
 def write(tensors: Iterable[Tensor], metadata: Mapping[str, str], file: str) -> tuple[bytes, dict[str, Span], int]:
@@ -93,15 +95,15 @@ def looks_right(head: bytes, size: int) -> bool:
     return len(head) > 8 and head[8:9] == b"{" and 2 <= length <= min(LARGEST_HEADER, size - 8)
 
 
-def _header_text(source: Source, faults: Faults) -> bytes | None:
+def _header_bytes(source: Source, faults: Faults) -> bytes | None:
+    found = impostor(source.name, source.read(0, min(source.size, HEAD)), source.size)
+    if found is not None:
+        faults.add(found.rule, source.name, found.message, found.fix, offset=found.offset)
+        return None
     if source.size < 8:
         faults.add("too-short", source.name, f"only {source.size} bytes; a header needs 8", AGAIN)
         return None
     length = int.from_bytes(source.read(0, 8), "little")
-    pointer = lfs_pointer(source.read(0, min(source.size, HEAD)))
-    if pointer is not None:
-        faults.add("lfs-pointer", source.name, pointer, PULL, offset=0)
-        return None
     if not 2 <= length <= min(LARGEST_HEADER, source.size - 8):
         message = f"header length {length:,} is impossible in a file of {source.size:,} bytes"
         faults.add("header-length", source.name, message, AGAIN, offset=0)
@@ -109,128 +111,69 @@ def _header_text(source: Source, faults: Faults) -> bytes | None:
     return source.read(8, length)
 
 
-def _parse(file: str, text: bytes, faults: Faults) -> dict[str, Any] | None:
-    """The header as a dictionary; a key that is written twice is a fault, not a silent overwrite."""
-    twice: list[str] = []
-
-    def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        table = dict(pairs)
-        if len(table) != len(pairs):
-            twice.extend(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
-        return table
-
-    if text[:1] != b"{":
-        faults.add("header-start", file, f"header begins with {text[:1]!r}, not '{{'", RESAVE, offset=8)
+def _text(file: str, data: bytes, faults: Faults) -> str | None:
+    """The header as text that begins with a brace."""
+    if data[:1] != b"{":
+        try:
+            json.loads(data)
+            rule, message = "header-start", f"header begins with {data[:1]!r}, not '{{'"
+            if data.lstrip()[:1] != b"{":
+                rule, message = "header-not-object", "header is JSON, but no object"
+        except (ValueError, RecursionError):
+            rule, message = "header-start", f"header begins with {data[:1]!r}, not '{{'"
+        faults.add(rule, file, message, RESAVE, offset=8)
         return None
     try:
-        header = json.loads(text.decode(), object_pairs_hook=keep, parse_constant=_no_constant)
+        return data.decode()
     except UnicodeDecodeError as error:
-        faults.add(
-            "header-not-utf8", file, f"header is not UTF-8 at byte {8 + error.start:,}", RESAVE, offset=8 + error.start
+        at = 8 + error.start
+        faults.add("header-not-utf8", file, f"header is not UTF-8 at byte {at:,}", RESAVE, offset=at)
+        return None
+
+
+class _Reading:
+    """Collects entries as they are read, then holds their ranges against each other."""
+
+    def __init__(self, file: str, start: int, faults: Faults) -> None:
+        self.file = file
+        self.start = start
+        self.faults = faults
+        self.metadata: dict[str, str] = {}
+        self.tensors: list[Tensor] = []
+        self.spans: dict[str, Span] = {}
+        self.ranges: list[tuple[int, int, str]] = []
+        self.encodings = by_dtype()
+
+    def add(self, entry: Entry) -> None:
+        name = entry.name
+        if name == "__metadata__":
+            self.metadata = metadata(self.file, _loose(entry), self.faults)
+            return
+        checked = (
+            check_sizes(self.file, name, entry.info, self.faults)
+            if entry.usual
+            else check_entry(self.file, name, entry.info, self.faults)
         )
-        return None
-    except (ValueError, RecursionError) as error:
-        at = 8 + getattr(error, "pos", 0)
-        reason = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
-        faults.add("header-not-json", file, f"header is not JSON at byte {at:,}: {reason}", RESAVE, offset=at)
-        return None
-    if holds_half_a_character(text, header):
-        message = "header has an escape like \\ud800, which is half a character"
-        faults.add("header-not-utf8", file, message, RESAVE)
-        return None
-    for name in twice:
-        faults.add("duplicate-tensor-name", file, f"'{name}' is there twice", RESAVE, tensor=name)
-    assert isinstance(header, dict)  # noqa: S101 - the text begins with '{'
-    return header
+        if checked is None:
+            return
+        dtype, shape, begin, end = checked
+        self.ranges.append((begin, end, name))
+        if name in self.spans:
+            self.faults.add("duplicate-tensor-name", self.file, f"'{name}' is there twice", RESAVE, tensor=name)
+            return
+        self.tensors.append(Tensor(name, shape, self.encodings[dtype], (Part(name, dtype, shape),)))
+        self.spans[name] = Span(self.file, self.start + begin, end - begin)
+
+    def finish(self, source: Source) -> Model:
+        if any(one > other for one, other in pairwise(begin for begin, _, _ in self.ranges)):
+            message = "the header lists tensors in another order than their bytes lie in"
+            self.faults.add("unsorted-tensors", self.file, message, severity="info")
+            self.tensors.sort(key=lambda tensor: self.spans[tensor.name].start)
+            self.ranges.sort()
+        check_ranges(source, self.start, self.ranges, self.faults)
+        return Model(tuple(self.tensors), self.spans, self.metadata)
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _metadata(file: str, found: object, faults: Faults) -> dict[str, str]:
-    if not isinstance(found, dict):
-        faults.add("bad-metadata", file, "__metadata__ is no object of strings", RESAVE)
-        return {}
-    for key, value in found.items():
-        if not isinstance(value, str):
-            faults.add("bad-metadata", file, f"metadata '{key}' is {_kind(value)}; it must be a string", RESAVE)
-    return {key: value for key, value in found.items() if isinstance(value, str)}
-
-
-def _entry(file: str, name: str, info: object, faults: Faults) -> tuple[str, tuple[int, ...], int, int] | None:
-    """One tensor's dtype, shape, begin and end, or None after reporting what is wrong with it."""
-
-    def fault(rule: str, message: str) -> None:
-        faults.add(rule, file, f"'{name}': {message}", RESAVE, tensor=name)
-
-    if not isinstance(info, dict) or info.keys() != {"dtype", "shape", "data_offsets"}:
-        keys = ", ".join(sorted(map(str, info))) if isinstance(info, dict) else _kind(info)
-        fault("tensor-entry-incomplete", f"needs dtype, shape and data_offsets; has {keys or 'nothing'}")
-        return None
-    dtype, shape, offsets = info["dtype"], info["shape"], info["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in by_dtype():
-        fault("unknown-dtype", f"dtype {dtype}, which does not exist")
-        return None
-    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-        fault("bad-shape", f"shape {shape}: must be a list of whole numbers, none negative")
-        return None
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(n) is int and n >= 0 for n in offsets):
-        fault("bad-offsets", f"data_offsets {offsets}: must be two whole numbers, none negative")
-        return None
-    begin, end = offsets
-    if begin > end:
-        fault("bad-offsets", f"data_offsets [{begin:,}, {end:,}] run backwards")
-        return None
-    count = _count(shape)
-    if count is None or count * BITS[dtype] > LARGEST_NUMBER * 8 or end > LARGEST_NUMBER:
-        fault("shape-overflow", f"shape {shape} cannot be addressed")
-        return None
-    if count * BITS[dtype] != (end - begin) * 8:
-        needs = count * BITS[dtype] / 8
-        fault("size-mismatch", f"{dtype}{shape} needs {needs:,.10g} bytes, has {end - begin:,}")
-        return None
-    return dtype, tuple(shape), begin, end
-
-
-def _count(shape: list[int]) -> int | None:
-    """Number of elements; None beyond what can be addressed (a long shape must not cost minutes)."""
-    count = 1
-    for size in shape:
-        count *= size
-        if count > LARGEST_NUMBER:
-            return None
-    return count
-
-
-def _check_ranges(
-    source: Source, start: int, entries: Mapping[str, tuple[str, tuple[int, ...], int, int]], faults: Faults
-) -> None:
-    """Ranges must follow each other without a gap or an overlap and end with the file."""
-    at, before = 0, ""
-    for name, (_, _, begin, end) in sorted(entries.items(), key=lambda item: item[1][2:]):
-        if begin < at:
-            message = f"'{name}' overlaps '{before}' in bytes {begin:,} to {min(at, end):,} of the data"
-            fix = "shared weights: store them once, or save them as separate copies"
-            faults.add("overlapping-tensors", source.name, message, fix, offset=start + begin, tensor=name)
-        elif begin > at:
-            message = f"{begin - at:,} bytes at {start + at:,} belong to no tensor"
-            faults.add("gap-between-tensors", source.name, message, "they may hide data: " + RESAVE, offset=start + at)
-        if end > at:
-            at, before = end, name
-    missing = start + at - source.size
-    if missing > 0:
-        message = (
-            f"ends at byte {source.size:,}, {start + at:,} expected ({missing:,} bytes missing, '{before}' is cut)"
-        )
-        faults.add(
-            "truncated-file", source.name, message, "the download is incomplete: fetch it again", offset=source.size
-        )
-    elif missing < 0:
-        message = f"{-missing:,} bytes after the last tensor"
-        faults.add("trailing-bytes", source.name, message, "they may hide data: " + RESAVE, offset=start + at)
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a bool", int: "a number", float: "a number"}
-    return names.get(type(value), "null")
+def _loose(entry: Entry) -> object:
+    """What stands behind a key; a tensor in place of the metadata as the object that it is."""
+    return dict(zip(("dtype", "shape", "data_offsets"), entry.info, strict=False)) if entry.usual else entry.info

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from modelkit.errors import BadValue, BrokenFile
 from modelkit.lazy import np
 from modelkit.operations.checksum_form import Form, Member, NormalForm, normal_form, readable
-from modelkit.operations.checksum_work import Meter, Progress, hash_span, side_by_side
+from modelkit.operations.checksum_work import Meter, Progress, hash_span, side_by_side, source_of
 from modelkit.operations.opening import Opened, open_model
 from modelkit.operations.receipt import fingerprints
 from modelkit.plan import tiles
@@ -71,8 +71,6 @@ def digest_of(opened: Opened, *, workers: int | None = None, progress: Progress 
     """The same of a model that is open."""
     form = normal_form(opened)
     before = fingerprints(opened)
-    for name in before:
-        opened.opener.open(name)  # all are open before threads share them
 
     def work(member: Member, meter: Meter) -> str:
         return _values_digest(opened, member, meter)
@@ -113,7 +111,7 @@ def _values_digest(opened: Opened, member: Member, meter: Meter) -> str:
     spans = [opened.model.spans[part.name] for part in member.tensor.parts]
     if not readable(member.tensor):
         for span in spans:
-            hash_span(opened.opener.open(span.file), span.start, span.size, [state], Meter())
+            hash_span(source_of(opened.opener, span.file), span.start, span.size, [state], Meter())
         meter.add(member.tensor.count)
         return state.hexdigest()
     for first, count, shape in _runs(member):
@@ -171,5 +169,5 @@ def _read(opened: Opened, place: int, span: Span) -> Array:
     if len(kept.get(place, b"")) < span.size:
         kept[place] = bytearray(span.size)
     view = memoryview(kept[place])[: span.size]
-    opened.opener.open(span.file).read_into(span.start, view)
+    source_of(opened.opener, span.file).fill(span.start, view)
     return np.frombuffer(view, np.uint8)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modelkit.operations.checksum_work import Meter, Progress, hash_span, side_by_side
+from modelkit.operations.checksum_work import Meter, Progress, hash_span, side_by_side, source_of
 from modelkit.operations.opening import Opened
 from modelkit.tensors import Span
 
@@ -42,12 +42,10 @@ def stored_digests(
     arrays: Sequence[StoredArray], workers: int | None = None, progress: Progress | None = None
 ) -> list[str]:
     """sha256 of each, in hex; several at once. `progress` is told bytes."""
-    for array in arrays:
-        array.opened.opener.open(array.span.file)  # all are open before threads share them
 
     def work(array: StoredArray, meter: Meter) -> str:
         state = hashlib.sha256()
-        hash_span(array.opened.opener.open(array.span.file), array.span.start, array.span.size, [state], meter)
+        hash_span(source_of(array.opened.opener, array.span.file), array.span.start, array.span.size, [state], meter)
         return state.hexdigest()
 
     return side_by_side(arrays, work, lambda array: array.span.size, workers, progress)

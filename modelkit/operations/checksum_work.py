@@ -14,7 +14,7 @@ from contextlib import closing
 from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
-from modelkit.sources import LocalFile
+from modelkit.sources import Disk, LocalFile
 
 PIECE = 1 << 20
 """Bytes read and hashed at once."""
@@ -29,6 +29,8 @@ POLL = 0.1  # seconds between two reports of progress
 
 Progress = Callable[[int, int], None]
 """Called with (done, in all), both in the same unit."""
+
+_opening = threading.Lock()
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -90,6 +92,12 @@ def side_by_side(
     return [futures[number].result() for number in range(len(items))]
 
 
+def source_of(opener: Disk, name: str) -> LocalFile:
+    """One of a model's files, for a thread; the opener closes the oldest when there are many."""
+    with _opening:
+        return opener.open(name)
+
+
 def hash_span(source: LocalFile, start: int, size: int, states: Sequence[Updates], meter: Meter) -> None:
     """Feed `size` bytes from `start` to every state. Raises BrokenFile when the file ends before."""
     pieces = _ahead(source, start, size) if size >= LARGE else _one_by_one(source, start, size)
@@ -104,7 +112,7 @@ def _one_by_one(source: LocalFile, start: int, size: int) -> Generator[memoryvie
     buffer = memoryview(bytearray(min(size, PIECE)))
     for at in range(0, size, PIECE):
         piece = buffer[: min(PIECE, size - at)]
-        source.read_into(start + at, piece)
+        source.fill(start + at, piece)
         yield piece
 
 
@@ -122,7 +130,7 @@ def _ahead(source: LocalFile, start: int, size: int) -> Generator[memoryview, No
                 if buffer is None:
                     return
                 piece = buffer[: min(PIECE, size - at)]
-                source.read_into(start + at, piece)
+                source.fill(start + at, piece)
                 full.put(piece)
         except BaseException as error:  # noqa: BLE001 - it is raised again by who waits for the piece
             full.put(error)

@@ -18,6 +18,7 @@ from modelkit.operations.design import Design, constant_tensors, design, refuse_
 from modelkit.operations.destination import Destination
 from modelkit.operations.opening import Opened, destination_format, open_model
 from modelkit.operations.receipt import Verdict, fingerprints, verdicts
+from modelkit.operations.sizes import parse_size
 from modelkit.plan import Plan, make
 from modelkit.recipes import parse
 from modelkit.tensors import Importance, Layout, Model, OutputFile
@@ -180,7 +181,7 @@ def _refuse_changed(prepared: Prepared) -> None:
     """Bytes of two states of a source make no model."""
     if fingerprints(prepared.opened) != prepared.sources:
         message = f"{prepared.opened.opener.title}: changed while it was converted"
-        raise BrokenFile(message, "run again when nothing writes to it", "changed-source")
+        raise BrokenFile(message, "run again when nothing writes to it")
 
 
 def _execute(prepared: Prepared, progress: Progress | None) -> tuple[list[Done], int]:
@@ -245,31 +246,6 @@ def _with_constants(layout: Layout, made: Design) -> Layout:
         ]
         files.append(OutputFile(file.name, file.size, (*file.literals, *extra)))
     return replace(layout, files=tuple(files))
-
-
-def parse_size(text: str) -> int:
-    """Bytes from `512MiB`, `5GB` or a plain number; raises BadRequest."""
-    units = {
-        "": 1,
-        "B": 1,
-        "KB": 10**3,
-        "MB": 10**6,
-        "GB": 10**9,
-        "TB": 10**12,
-        "KIB": 2**10,
-        "MIB": 2**20,
-        "GIB": 2**30,
-        "TIB": 2**40,
-    }
-    digits = text.strip().rstrip("KMGTBIkmgtbi ")
-    unit = text.strip()[len(digits) :].strip().upper()
-    try:
-        size = int(float(digits) * units[unit])
-    except (ValueError, KeyError, OverflowError):
-        size = 0
-    if size <= 0:
-        raise BadRequest(f"'{text}' is no size", "write it like 512MiB, 5GB or 1000000")
-    return size
 
 
 __all__ = ["Prepared", "Refused", "Request", "Result", "carry_out", "check", "convert", "parse_size", "prepare"]

@@ -9,6 +9,7 @@ from typing import Any
 from modelkit.architectures import recognise
 from modelkit.architectures._contract import Architecture, Config
 from modelkit.encodings import ENCODINGS
+from modelkit.encodings._strided import straightened
 from modelkit.encodings.llama2c import Llama2c
 from modelkit.errors import BrokenFile, Refused, Unsupported
 from modelkit.formats import Format
@@ -101,10 +102,11 @@ def design(
         message = f"unsupported architecture {known.architecture.name}: it has no form in {target.title}"
         raise Unsupported(message, f"it has one in: {', '.join(sorted(known.architecture.dialects))}")
     ways: list[tuple[Tensor, str, tuple[Step, ...]]] = []
-    for tensor in opened.model.tensors:
+    for stored in opened.model.tensors:
+        tensor, order = straightened(stored)
         found = _translated(tensor, known, source, dialect, made) if translated else (tensor.name, ())
         if found is not None:
-            ways.append((tensor, *found))
+            ways.append((tensor, found[0], (*order, *found[1])))
     choose = choice.chooser(
         target, [(name, tensor) for tensor, name, _ in ways], _widened(known), _for_recipes(known, dialect),
         importance=bool(importance),

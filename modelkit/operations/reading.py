@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from modelkit.encodings._strided import Strided
 from modelkit.errors import BadRequest
 from modelkit.lazy import ml_dtypes, np
 from modelkit.operations.opening import Opened, open_model
@@ -66,6 +67,8 @@ class LazyTensor:
         if self.described.encoding.kind == "quantised":
             return self.rows(0, self.shape[0]) if self.shape else self._decoded(0, 1)
         (stored,) = self.stored()
+        if isinstance(self.described.encoding, Strided):
+            stored = self.described.encoding.straight(stored)
         values: Array = stored.view(_dtype(self.described.parts[0].dtype)).reshape(self.shape)
         return values
 

@@ -1,0 +1,14 @@
+"""A metadata key is there twice.
+
+Every key may stand once.
+
+Why: Engines differ in which of the two they take: one file, two models.
+
+Fix: Write it again with a current converter.
+
+    model.gguf: 'general.architecture' is there twice
+"""
+
+from modelkit.rules._contract import Rule
+
+rule = Rule("A metadata key is there twice", "error", "gguf")

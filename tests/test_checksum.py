@@ -113,7 +113,7 @@ def test_any_bytes_are_a_list_or_refused(data: bytes) -> None:
         for entry in parse(data, "list"):
             assert entry is None or entry.name
     except BrokenFile as error:
-        assert error.rule.startswith("manifest-")
+        assert error.fix
 
 
 def test_lines_of_other_dialects() -> None:
@@ -311,7 +311,7 @@ def test_a_list_that_leaves_its_folder_is_refused_before_anything_is_read(
     monkeypatch.setattr("modelkit.operations.checksum_check.side_by_side", lambda *_: pytest.fail("something was read"))
     with pytest.raises(BrokenFile) as caught:
         check("list")
-    assert caught.value.rule == "manifest-path-escapes" and "nothing was read" in caught.value.fix
+    assert "nothing was read" in caught.value.fix
 
 
 def test_paths_that_the_user_names_may_be_absolute(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,27 +330,26 @@ def test_paths_that_the_user_names_may_be_absolute(folder: Path, run: Run, monke
 
 
 @pytest.mark.parametrize(
-    ("data", "rule"),
+    ("data", "words"),
     [
-        (b"a" * (LONGEST_LINE + 1), "manifest-line-too-long"),
-        (b"ab" * 32 + b"  " + b"n" * LONGEST_LINE, "manifest-line-too-long"),
-        (b"ab" * 32 + b"  caf\xe9\n", "manifest-not-utf8"),
-        (b"ab" * 32 + b"  a\x00b\n", "manifest-not-text"),
-        (b"BLAKE3 (a) = " + b"ab" * 32, "manifest-unknown-algorithm"),
-        (b"{", "manifest-not-json"),
-        (b"[" * 100_000, "manifest-not-json"),
-        (b'{"files": [{"path": 7, "digest": "00", "algorithm": "sha256"}]}', "manifest-broken-entry"),
-        (b'{"files": [{"path": "a", "digest": "zz", "algorithm": "sha256"}]}', "manifest-broken-entry"),
-        (b'{"files": [{"path": "a", "digest": "00", "algorithm": "crc"}]}', "manifest-broken-entry"),
-        (b'{"models": [{"path": "a", "digest": "%064d", "algorithm": "sha256"}]}' % 0, "manifest-broken-entry"),
-        (b'[{"path": "a", "oid": 5}]', "manifest-broken-entry"),
+        (b"a" * (LONGEST_LINE + 1), "are the most"),
+        (b"ab" * 32 + b"  " + b"n" * LONGEST_LINE, "are the most"),
+        (b"ab" * 32 + b"  caf\xe9\n", "is not UTF-8 at byte 69"),
+        (b"ab" * 32 + b"  a\x00b\n", "holds a NUL"),
+        (b"BLAKE3 (a) = " + b"ab" * 32, "names the algorithm BLAKE3"),
+        (b"{", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b'{"files": [{"path": 7, "digest": "00", "algorithm": "sha256"}]}', "a name is 7"),
+        (b'{"files": [{"path": "a", "digest": "zz", "algorithm": "sha256"}]}', "has the digest 'zz'"),
+        (b'{"files": [{"path": "a", "digest": "00", "algorithm": "crc"}]}', "has the algorithm 'crc'"),
+        (b'{"models": [{"path": "a", "digest": "%064d", "algorithm": "sha256"}]}' % 0, "is a model with"),
+        (b'[{"path": "a", "oid": 5}]', "has the digest 5"),
     ],
 )  # fmt: skip
-def test_hostile_lists_are_refused(data: bytes, rule: str, tmp_path: Path, run: Run) -> None:
+def test_hostile_lists_are_refused(data: bytes, words: str, tmp_path: Path, run: Run) -> None:
     (tmp_path / "list").write_bytes(data)
-    with pytest.raises(BrokenFile) as caught:
+    with pytest.raises(BrokenFile, match=words):
         read_list(str(tmp_path / "list"))
-    assert caught.value.rule == rule
     result = run("checksum", "--check", "list", cwd=tmp_path)
     assert result.returncode == 1 and "Traceback" not in result.stderr
 

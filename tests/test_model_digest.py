@@ -391,6 +391,17 @@ def test_one_plus_w_of_doubles_is_rounded_once(shared_data: Path, tmp_path: Path
     assert wide == hashlib.sha256(once.tobytes()).hexdigest()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint8])
+def test_the_order_in_which_an_array_lies_is_no_meaning(dtype: type, tmp_path: Path) -> None:
+    """Fortran's order, as NumPy and PyTorch may store it: floats and integers, both put straight."""
+    values = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    save_file({"a": values, "b": values[0]}, tmp_path / "a.safetensors")
+    np.savez(tmp_path / "c.npz", a=values, b=values[0])
+    np.savez(tmp_path / "f.npz", a=np.asfortranarray(values), b=np.asfortranarray(values[0]))
+    assert (tmp_path / "f.npz").read_bytes() != (tmp_path / "c.npz").read_bytes()
+    assert len({digest(tmp_path / name) for name in ("a.safetensors", "c.npz", "f.npz")}) == 1
+
+
 @pytest.mark.parametrize("name", ["q8_1", "q8_k"])
 def test_what_is_only_carried_is_digested_as_stored(name: str) -> None:
     from modelkit.operations.checksum_form import Member

@@ -435,6 +435,12 @@ def test_requests_that_make_no_sense(stories: Path, split: list[Path], folder: P
     assert run("merge", folder).returncode == 2
 
 
+def test_what_is_only_read_is_not_cut(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", a=np.ones((4, 4), np.float32), b=np.ones(3, np.float32))
+    with pytest.raises(Unsupported, match="is read, not written"):
+        shard(tmp_path / "a.npz", f"{tmp_path}/b/", tensors=1)
+
+
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modelkit.formats.gguf.MOST_FILES", 2)
     gguf_file(tmp_path / "a.gguf", FLOATS)
@@ -477,9 +483,9 @@ def test_what_the_disk_does_not_keep_gets_no_name(
 
     with monkeypatch.context() as patch:
         patch.setattr(moving, "write_at", rotten)
-        with pytest.raises(BrokenFile, match="the model digest is") as caught:
+        with pytest.raises(BrokenFile, match="the model digest is"):
             shard(stories, f"{tmp_path}/a/", tensors=9)
-    assert caught.value.rule == "digest-differs" and names(tmp_path) == []
+    assert names(tmp_path) == []
     shard(stories, f"{tmp_path}/a/", tensors=9)
 
 

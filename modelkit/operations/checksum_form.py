@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from modelkit.architectures._contract import CANONICAL, Architecture, Config, Row
+from modelkit.encodings._strided import straightened
 from modelkit.errors import BrokenFile, Unsupported
 from modelkit.operations.design import understand
 from modelkit.operations.opening import Opened
@@ -68,7 +69,7 @@ def normal_form(opened: Opened) -> NormalForm:
 
 
 def _stored(opened: Opened, reason: str, contradiction: str = "") -> NormalForm:
-    members = tuple(Member(tensor.name, tensor) for tensor in opened.model.tensors)
+    members = tuple(Member(stored.name, *straightened(stored)) for stored in opened.model.tensors)
     return NormalForm("stored", "", members, (f"digest of stored names and orders: {reason}",), contradiction)
 
 
@@ -84,13 +85,14 @@ def _canonical(opened: Opened, architecture: Architecture, config: Config) -> No
     members: list[Member] = []
     notes: list[str] = []
     extra = 0
-    for tensor in opened.model.tensors:
+    for stored in opened.model.tensors:
+        tensor, order = straightened(stored)
         if tensor.name in derived or architecture.is_ignored(tensor.name):
             continue
         place = architecture.find(tensor.name, dialect)
         if place is None:
             extra += 1
-            members.append(Member(tensor.name, tensor))
+            members.append(Member(tensor.name, tensor, order))
             continue
         row, layer = place
         if row.when == "untied" and config.tied:
@@ -98,7 +100,7 @@ def _canonical(opened: Opened, architecture: Architecture, config: Config) -> No
             continue
         steps = architecture.steps(row, config, dialect, CANONICAL)
         _check(tensor, row, config, steps)
-        members.append(Member(row.names["gguf"].format(layer), tensor, steps))
+        members.append(Member(row.names["gguf"].format(layer), tensor, (*order, *steps)))
     names = {member.name for member in members}
     if len(names) != len(members):
         raise _Contradiction("two tensors have one canonical name")

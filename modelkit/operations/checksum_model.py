@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from modelkit.errors import BadValue, BrokenFile
 from modelkit.lazy import np
 from modelkit.operations.checksum_form import Form, Member, NormalForm, normal_form, readable
-from modelkit.operations.checksum_work import Meter, Progress, hash_span, side_by_side, source_of
+from modelkit.operations.checksum_work import Meter, Progress, Updates, hash_span, side_by_side, source_of
 from modelkit.operations.opening import Opened, open_model
 from modelkit.operations.receipt import fingerprints
 from modelkit.plan import tiles
@@ -78,7 +78,7 @@ def digest_of(opened: Opened, *, workers: int | None = None, progress: Progress 
     found = side_by_side(form.members, work, lambda member: member.tensor.count, workers, progress)
     if fingerprints(opened) != before:
         message = f"{opened.opener.title}: changed while it was read"
-        raise BrokenFile(message, "run again when nothing writes to it", "changed-file")
+        raise BrokenFile(message, "run again when nothing writes to it")
     return _summed(form, found)
 
 
@@ -110,8 +110,7 @@ def _values_digest(opened: Opened, member: Member, meter: Meter) -> str:
     state = hashlib.sha256()
     spans = [opened.model.spans[part.name] for part in member.tensor.parts]
     if not readable(member.tensor):
-        for span in spans:
-            hash_span(source_of(opened.opener, span.file), span.start, span.size, [state], Meter())
+        _stored_digest(opened, member, spans, state)
         meter.add(member.tensor.count)
         return state.hexdigest()
     for first, count, shape in _runs(member):
@@ -124,6 +123,18 @@ def _values_digest(opened: Opened, member: Member, meter: Meter) -> str:
         state.update(values.data)
         meter.add(count)
     return state.hexdigest()
+
+
+def _stored_digest(opened: Opened, member: Member, spans: Sequence[Span], state: Updates) -> None:
+    """Bytes as they are; those of an array that lies in another order are put into that of its shape first."""
+    for place, span in enumerate(spans):
+        if member.steps and span.size:
+            rows = _read(opened, place, span).reshape(member.steps[0].rows, -1)
+            for step in member.steps:
+                rows = step.apply(rows)
+            state.update(rows.reshape(-1).data)
+        else:
+            hash_span(source_of(opened.opener, span.file), span.start, span.size, [state], Meter())
 
 
 def _runs(member: Member) -> Iterator[tuple[int, int, Shape]]:

@@ -123,12 +123,15 @@ def _proved(prepared: Prepared, before: ModelDigest, workers: int | None) -> Mod
     after = digest_of(written, workers=workers)
     if after.digest != before.digest:
         message = f"{destination.path}: the model digest is {after.digest} after, {before.digest} before"
-        raise BrokenFile(message, "the disk did not keep what was written: try another one", "digest-differs")
+        raise BrokenFile(message, "the disk did not keep what was written: try another one")
     return after
 
 
 def own_format(opened: Opened, destination: str) -> Format:
     """The format that the destination names, of the source's own kind."""
+    if opened.format.layout is None:
+        message = f"{opened.opener.title}: {opened.format.title} is read, not written; shard and merge keep the format"
+        raise Unsupported(message, "convert it into a folder first: modelkit convert SRC DST/")
     target = destination_format(destination)
     gguf_folder = opened.format.dialect == "gguf" and destination.endswith(("/", os.sep))
     if gguf_folder:

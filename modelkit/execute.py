@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from modelkit.errors import BadValue, Refused
 from modelkit.kernels import arrays
 from modelkit.lazy import np
-from modelkit.plan import Job, Plan
+from modelkit.plan import BUFFER, Job, Plan
 from modelkit.sources import LocalFile, explained
 from modelkit.tensors import Importance, Span
 
@@ -31,7 +33,11 @@ if TYPE_CHECKING:
 
 SYNC_SECONDS = 2.0  # work that a crash may cost
 JOURNAL = b'{"plan": "'  # how every journal begins
+SEALING = '{"sealing": true}'  # the journal's last line: everything is written and files get their final names
 SLAB = 1 << 18  # values compared at once where they were shifted
+MOST_IN_FLIGHT = 256  # jobs handed out at once: waiting for one of them takes time that grows with their number
+
+_threads = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +57,13 @@ class Folders:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What one job did: the difference of real values before and after, and its bytes' checksum."""
+    """What one job did: the difference of real values before and after, and its bytes' checksum.
+
+    No checksum where bytes were only moved: what they should be stands in the source.
+    """
 
     job: int
-    crc: int
+    crc: int | None
     largest_error: float = 0.0
     squared_error: float = 0.0
     squared_values: float = 0.0
@@ -70,7 +79,7 @@ def execute(
     used = 0
     try:
         while waiting or flying:
-            while waiting and (not flying or used + waiting[0][1].memory <= budget):
+            while waiting and len(flying) < MOST_IN_FLIGHT and (not flying or used + waiting[0][1].memory <= budget):
                 number, job = waiting.popleft()
                 flying[executor.submit(carry_out, number, job, folders)] = job.memory
                 used += job.memory
@@ -84,6 +93,10 @@ def execute(
 
 def carry_out(number: int, job: Job, folders: Folders) -> Done:
     """Read, compute, measure, write. Raises BadValue with the place of a value that cannot be held."""
+    if job.moves:
+        for read, write in zip(job.reads, job.writes, strict=True):
+            _move(folders, read, write)
+        return Done(number, None)
     stored = [_read(folders.reading(span.file), span) for span in job.reads]
     if job.copies:
         written = [_moved(job, data) for data in stored]
@@ -173,6 +186,60 @@ def shifted_difference(before: F32, after: F32, shift: int) -> tuple[float, floa
     return largest, squared, total
 
 
+def _move(folders: Folders, read: Span, write: Span) -> None:
+    """Copy a span through a small buffer that each thread keeps.
+
+    Measured on ext4: as fast as `cp`, where copy_file_range between unaligned places took half as long again
+    and a new 16 MiB buffer for each job five times as long.
+    """
+    path = folders.writing(write.file)
+    source = LocalFile(Path(folders.reading(read.file)), read.file)
+    try:
+        with explained(path):
+            target = os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
+        try:
+            for at in range(0, read.size, BUFFER):
+                piece = _buffer()[: min(BUFFER, read.size - at)]
+                source.read_into(read.start + at, piece)
+                with explained(path):
+                    write_at(target, write.start + at, piece)
+            _begin_writing(target, write)
+        finally:
+            os.close(target)
+    finally:
+        source.close()
+
+
+def _begin_writing(file: int, span: Span) -> None:
+    """Let the disk begin with what lies in memory, without waiting: it halves the time of copying with its last sync.
+
+    posix_fadvise could do it too, and takes twice the processor's time.
+    """
+    start = _sync_file_range()
+    if start is not None:
+        start(file, span.start, span.size, 2)  # SYNC_FILE_RANGE_WRITE; what it cannot do, fsync does later
+
+
+@cache
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    """Linux' own call; None elsewhere."""
+    try:
+        import ctypes
+
+        call = ctypes.CDLL(None).sync_file_range
+    except (ImportError, OSError, AttributeError, TypeError):
+        return None
+    call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return cast("Callable[[int, int, int, int], int]", call)
+
+
+def _buffer() -> memoryview:
+    """This thread's own buffer."""
+    if not hasattr(_threads, "buffer"):
+        _threads.buffer = memoryview(bytearray(BUFFER))
+    return cast("memoryview", _threads.buffer)
+
+
 def _moved(job: Job, data: Array) -> Array:
     if not job.steps:
         return data
@@ -215,7 +282,8 @@ class Journal:
 
     def __init__(self, path: Path, plan: Plan, sources: Mapping[str, Any]) -> None:
         self.path = path
-        self.head = {"plan": plan.digest, "sources": dict(sources)}
+        files = [file.name for file in plan.layout.files]
+        self.head = {"plan": plan.digest, "sources": dict(sources), "files": files}
         self._unsynced: list[Done] = []
         self._since = time.monotonic()
 
@@ -245,6 +313,25 @@ class Journal:
                 break  # the line that was being written
         return found
 
+    def sealing(self, done: Iterable[Done]) -> None:
+        """Say that everything is done and synced: a run that is killed between two renames can be taken up."""
+        lines = [json.dumps(self.head), *(json.dumps(asdict(one)) for one in done), SEALING]
+        part = self.path.with_name(self.path.name + ".new")
+        with explained(self.path):
+            part.unlink(missing_ok=True)  # of an earlier run, or a link that leads elsewhere
+            with part.open("x") as file:
+                file.write("\n".join(lines) + "\n")
+            fsync(part)
+            part.replace(self.path)
+
+    def was_sealing(self) -> bool:
+        """Whether an earlier run of this very plan was interrupted while files got their final names."""
+        try:
+            lines = self.path.read_text(errors="replace").splitlines()
+            return lines[-1] == SEALING and json.loads(lines[0]) == self.head
+        except (OSError, ValueError, IndexError):
+            return False
+
     def keep(self, done: Done, sync: Iterable[Path]) -> None:
         """Remember a finished job; now and then sync the data and then say so."""
         self._unsynced.append(done)
@@ -271,15 +358,42 @@ def is_journal(path: Path) -> bool:
     return JOURNAL.startswith(start)
 
 
+def files_of_journal(path: Path) -> list[str]:
+    """The output files that an unfinished run named in its journal; none where no whole head stands."""
+    if not is_journal(path):
+        return []
+    with explained(path), path.open("rb") as file:
+        line = file.readline()
+    try:
+        found = json.loads(line).get("files")
+    except (ValueError, AttributeError, RecursionError):
+        return []
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+
+
 def still_there(plan: Plan, folders: Folders, done: Iterable[Done]) -> list[Done]:
-    """Those finished jobs whose bytes are on disk as their checksum says."""
-    return [one for one in done if one.job < len(plan.jobs) and _crc(plan.jobs[one.job], folders) == one.crc]
+    """Those finished jobs whose bytes are on disk as their checksum, or for moved bytes the source, says."""
+    return [one for one in done if one.job < len(plan.jobs) and _stands(plan.jobs[one.job], one, folders)]
 
 
-def _crc(job: Job, folders: Folders) -> int:
+def _stands(job: Job, done: Done, folders: Folders) -> bool:
+    if done.crc is None and not job.moves:
+        return False
+    wanted = _crc(folders.reading, job.reads) if done.crc is None else done.crc
+    return _crc(folders.writing, job.writes) == wanted
+
+
+def _crc(place: Callable[[str], str], spans: Iterable[Span]) -> int:
     crc = 0
-    for span in job.writes:
-        crc = zlib.crc32(_read(folders.writing(span.file), span).data, crc)
+    for span in spans:
+        source = LocalFile(Path(place(span.file)), span.file)
+        try:
+            for at in range(0, span.size, BUFFER):
+                piece = _buffer()[: min(BUFFER, span.size - at)]
+                source.read_into(span.start + at, piece)
+                crc = zlib.crc32(piece, crc)
+        finally:
+            source.close()
     return crc
 
 

@@ -20,7 +20,10 @@ TILE = 4 * 2**20
 """Values worked on at once: 16 MiB of float32, large enough to keep threads busy."""
 
 COPY = 16 * 2**20
-"""Bytes moved at once where nothing is computed."""
+"""Bytes of a job that computes nothing."""
+
+BUFFER = 512 * 2**10
+"""Bytes in memory at once where they are only moved: small enough to stay in the processor's cache."""
 
 Expectation = Literal["EXACT", "ROUNDED", "QUANTISED", "REQUANTISED"]
 ORDER: tuple[Expectation, ...] = ("EXACT", "ROUNDED", "QUANTISED", "REQUANTISED")
@@ -67,8 +70,15 @@ class Job:
         return copies(self.source, self.target, self.steps)
 
     @property
+    def moves(self) -> bool:
+        """Bytes move as they are and in their order."""
+        return self.copies and not self.steps
+
+    @property
     def memory(self) -> int:
         """Bytes in use while it runs: what is read and written, and for arithmetic four float32 arrays."""
+        if self.moves:
+            return BUFFER
         stored = sum(span.size for span in (*self.reads, *self.writes))
         return stored if self.copies else stored + 4 * 4 * prod(self.shape)
 

@@ -15,6 +15,14 @@ Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """How large the files of a set may be: bytes of a whole file, number of tensors in it; None = any."""
+
+    size: int | None = None
+    tensors: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Format:
     """How a file or folder is laid out.
 
@@ -23,7 +31,8 @@ class Format:
     `facts` gives the metadata as plain Python values, reading what `read` skipped (long arrays,
     tokenizer files). `stores` says whether an encoding has a place in it. `layout` decides every byte
     of an output named `name` from a model whose tensors and metadata are in this format's own words;
-    None = modelkit reads it only.
+    None = modelkit reads it only. `split` does the same for a set of numbered files within a limit, with
+    the tensors in their order; None = the format has no sets.
     """
 
     title: str
@@ -34,3 +43,4 @@ class Format:
     facts: Callable[[Model, Opener], Facts]
     stores: Callable[[Encoding], bool]
     layout: Callable[[Model, str], Layout] | None = None
+    split: Callable[[Model, str, Limit], Layout] | None = None

@@ -75,6 +75,18 @@ def write(tensors: Iterable[Tensor], metadata: Mapping[str, str], file: str) -> 
     return len(text).to_bytes(8, "little") + text, spans, start + at
 
 
+def fixed_size(metadata: Mapping[str, str]) -> int:
+    """Bytes of a file without tensors, its padding at the most."""
+    return len(write((), metadata, "")[0]) + 7
+
+
+def cost(tensor: Tensor, largest: int) -> int:
+    """Bytes that a tensor adds to a file whose offsets are at most `largest`; never too few."""
+    offsets = [largest, largest]
+    entry = {part.name: {"dtype": part.dtype, "shape": part.shape, "data_offsets": offsets} for part in tensor.parts}
+    return tensor.size + len(json.dumps(entry, separators=(",", ":"), ensure_ascii=False).encode())
+
+
 def looks_right(head: bytes, size: int) -> bool:
     """Whether the frame fits: a length within the file, then an opening brace."""
     length = int.from_bytes(head[:8], "little")

@@ -20,14 +20,18 @@ from collections.abc import Mapping
 from modelkit.encodings import by_ggml
 from modelkit.errors import Unsupported
 from modelkit.faults import Faults
-from modelkit.formats._contract import Facts, Format
-from modelkit.formats._gguf_header import ALIGNMENT, LONGEST_NAME, MAGIC, MOST_DIMENSIONS, Header, read_header
-from modelkit.formats._gguf_values import Value, dump, load, text
+from modelkit.formats._contract import Facts, Format, Limit
+from modelkit.formats._gguf_file import alignment_of, padded_size, whole_file
+from modelkit.formats._gguf_header import MAGIC, Header, read_header
+from modelkit.formats._gguf_values import Value, load
+from modelkit.formats._grouping import groups
 from modelkit.sources import Opener, head
-from modelkit.tensors import Encoding, Layout, Model, OutputFile, Span, Tensor
+from modelkit.tensors import Encoding, Layout, Model, Span, Tensor
 
 SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
+ALIGNMENT_KEY = "general.alignment"
+MOST_FILES = 65_535  # split.count is a u16
 FILE_TYPES = {
     "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q2_k": 10, "q3_k": 12, "q4_k": 15,
     "q5_k": 17, "q6_k": 18, "bf16": 32,
@@ -49,7 +53,7 @@ def read(opener: Opener, faults: Faults) -> Model | None:
         if first is not None:
             _check_whole(first, faults)
         return _model([first], faults) if first else None
-    headers = []
+    headers: list[Header] = []
     for name in names:
         if not opener.holds(name):
             faults.add(
@@ -59,6 +63,7 @@ def read(opener: Opener, faults: Faults) -> Model | None:
         header = first if name == names[0] else read_header(opener.open(name), faults)
         if header is not None:
             _check_split(header, names.index(name), len(names), faults)
+            _check_kin(header, headers[0] if headers else header, faults)
             headers.append(header)
     return _model(headers, faults) if headers else None
 
@@ -76,37 +81,34 @@ def stores(encoding: Encoding) -> bool:
 def layout(model: Model, name: str) -> Layout:
     """`model.metadata`: key -> plain value, or raw bytes (type number and value) to be carried as they are."""
     pairs = {key: value for key, value in model.metadata.items() if key not in SPLIT_KEYS}
-    alignment = _alignment(pairs.get("general.alignment"))
-    infos, at, starts = b"", 0, {}
-    for tensor in model.tensors:
-        _check_room(tensor, name)
-        infos += text(tensor.name) + struct.pack("<I", len(tensor.shape))
-        infos += b"".join(struct.pack("<Q", size) for size in reversed(tensor.shape))
-        infos += struct.pack("<IQ", tensor.encoding.ggml, at)
-        starts[tensor.parts[0].name] = at
-        at += tensor.size + -tensor.size % alignment
-    keys = b"".join(text(key) + (value if isinstance(value, bytes) else dump(value)) for key, value in pairs.items())
-    start = MAGIC + struct.pack("<IQQ", 3, len(model.tensors), len(pairs)) + keys + infos
-    start += bytes(-len(start) % alignment)
-    spans = {
-        part.name: Span(name, len(start) + starts[part.name], part.size) for t in model.tensors for part in t.parts
-    }
-    files = (OutputFile(name, len(start) + at, ((0, start),)),)
-    return Layout(files, Model(model.tensors, spans, model.metadata))
+    file, spans = whole_file(model.tensors, pairs, name, alignment_of(pairs.get(ALIGNMENT_KEY)))
+    return Layout((file,), Model(model.tensors, spans, model.metadata))
 
 
-def _check_room(tensor: Tensor, file: str) -> None:
-    """Refuse what a reader of GGUF would refuse."""
-    length = len(tensor.name.encode("utf-8", "surrogatepass"))
-    if len(tensor.shape) > MOST_DIMENSIONS:
-        has, holds = f"{len(tensor.shape)} dimensions", f"at most {MOST_DIMENSIONS}"
-    elif 0 in tensor.shape:
-        has, holds = f"shape {list(tensor.shape)}", "no empty tensors"
-    elif length > LONGEST_NAME:
-        has, holds = f"a name of {length} bytes", f"at most {LONGEST_NAME}"
-    else:
-        return
-    raise Unsupported(f"{file}: '{tensor.name}' has {has}; GGUF holds {holds}", "convert to a .safetensors file")
+def split(model: Model, name: str, limit: Limit) -> Layout:
+    """NAME-00001-of-00003.gguf ...: all keys in the first file, in the others the alignment alone."""
+    pairs = {key: value for key, value in model.metadata.items() if key not in SPLIT_KEYS}
+    alignment = alignment_of(pairs.get(ALIGNMENT_KEY))
+    common = {ALIGNMENT_KEY: pairs[ALIGNMENT_KEY]} if ALIGNMENT_KEY in pairs else {}
+    heads = [whole_file((), {**keys, **_split_keys(0, 0, 0)}, name, alignment)[0].size for keys in (pairs, common)]
+    first, other = (size + alignment for size in heads)  # infos may make the padding larger
+    cut = groups(model.tensors, limit, lambda tensor: padded_size(tensor, alignment), first, other)
+    if len(cut) > MOST_FILES:
+        raise Unsupported(f"{name}: {len(cut):,} files; a split set has at most {MOST_FILES:,}", "allow larger files")
+    files, spans = [], {}
+    for number, group in enumerate(cut):
+        keys = {**(common if number else pairs), **_split_keys(number, len(cut), len(model.tensors))}
+        title = f"{name.removesuffix('.gguf')}-{number + 1:05d}-of-{len(cut):05d}.gguf"
+        file, placed = whole_file(group, keys, title, alignment)
+        files.append(file)
+        spans.update(placed)
+    return Layout(tuple(files), Model(model.tensors, spans, model.metadata))
+
+
+def _split_keys(number: int, count: int, tensors: int) -> dict[str, bytes]:
+    """In the types that llama.cpp reads: u16, u16, i32."""
+    values = struct.pack("<IH", 2, number), struct.pack("<IH", 2, count), struct.pack("<Ii", 5, tensors)
+    return dict(zip(SPLIT_KEYS, values, strict=True))
 
 
 def file_type(tensors: tuple[Tensor, ...]) -> int:
@@ -117,12 +119,6 @@ def file_type(tensors: tuple[Tensor, ...]) -> int:
             counts[tensor.encoding.name] = counts.get(tensor.encoding.name, 0) + tensor.count
     most = max(counts, key=lambda name: counts[name], default="f32")
     return FILE_TYPES.get(most, 1024)  # 1024 = guessed, llama.cpp's own word for "none of these"
-
-
-def _alignment(value: object) -> int:
-    if isinstance(value, bytes):
-        value = struct.unpack_from("<I", value, 4)[0]
-    return value if isinstance(value, int) else ALIGNMENT
 
 
 def _split_names(main: str) -> list[str]:
@@ -142,12 +138,24 @@ def _check_whole(header: Header, faults: Faults) -> None:
 
 
 def _check_split(header: Header, number: int, count: int, faults: Faults) -> None:
+    fix = "the shards are mixed up: download the set again"
     for key, expected in (("split.no", number), ("split.count", count)):
         value = header.values.get(key)
         if value is None or value.value != expected:
             found = value.value if value else "absent"
-            fix = "the shards are mixed up: download the set again"
             faults.add("wrong-shard", header.file, f"{key} is {found}, {expected} expected by its name", fix)
+
+
+def _check_kin(header: Header, first: Header, faults: Faults) -> None:
+    """What two shards both state must be the same."""
+    for key, value in header.values.items():
+        other = first.values.get(key)
+        if other is not None and key != "split.no" and (value.value, value.count) != (other.value, other.count):
+            found, wanted = (repr(one.value)[:60] for one in (value, other))
+            message = f"{key} is {found}, but {wanted} in {first.file}"
+            faults.add(
+                "wrong-shard", header.file, message, "the shards are of different models: download the set again"
+            )
 
 
 def _model(headers: list[Header], faults: Faults) -> Model:
@@ -164,7 +172,8 @@ def _model(headers: list[Header], faults: Faults) -> Model:
             parts = encoding.parts(info.name, info.shape)
             tensors.append(Tensor(info.name, info.shape, encoding, parts))
             spans[info.name] = Span(header.file, header.data + info.offset, sum(part.size for part in parts))
-        values = {**header.values, **values}
+        for key, value in header.values.items():
+            values.setdefault(key, value)
     expected = values.get("split.tensors.count")
     if len(headers) > 1 and expected is not None and expected.value != len(tensors):
         faults.add(
@@ -184,4 +193,4 @@ def carried(values: Mapping[str, Value], opener: Opener) -> dict[str, object]:
     return raw
 
 
-format = Format("GGUF", "gguf", (".gguf",), sniff, read, facts, stores, layout)
+format = Format("GGUF", "gguf", (".gguf",), sniff, read, facts, stores, layout, split)

@@ -15,7 +15,8 @@ from typing import Any
 
 from modelkit.faults import Faults
 from modelkit.formats import _safetensors_header as header
-from modelkit.formats._contract import Facts, Format
+from modelkit.formats._contract import Facts, Format, Limit
+from modelkit.formats._grouping import groups
 from modelkit.formats._side_files import SIDE_FILES, read_json, side_files, utf8
 from modelkit.sources import Opener
 from modelkit.tensors import Encoding, Layout, Model, OutputFile, Span, Tensor
@@ -72,21 +73,38 @@ def stores(encoding: Encoding) -> bool:
 
 def layout(model: Model, name: str) -> Layout:
     """`model.metadata` as `facts` gives it. `name` is not used: the files have fixed names."""
-    groups = _groups(model.tensors)
-    strings = {"format": "pt", **model.metadata.get("metadata", {})}
+    return _laid(model, groups(model.tensors, Limit(LARGEST_SHARD), lambda tensor: tensor.size, 0, 0))
+
+
+def split(model: Model, name: str, limit: Limit) -> Layout:
+    """The same with files of limited size; here a limit of bytes counts the header too."""
+    strings = _strings(model)
+    total = sum(tensor.size for tensor in model.tensors)
+    head = header.fixed_size(strings)
+    return _laid(model, groups(model.tensors, limit, lambda tensor: header.cost(tensor, total), head, head))
+
+
+def _strings(model: Model) -> dict[str, str]:
+    return {"format": "pt", **model.metadata.get("metadata", {})}
+
+
+def _laid(model: Model, cut: list[list[Tensor]]) -> Layout:
+    strings = _strings(model)
     files, spans, weight_map = [], {}, {}
-    for number, group in enumerate(groups, 1):
-        file = "model.safetensors" if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+    for number, group in enumerate(cut, 1):
+        file = "model.safetensors" if len(cut) == 1 else f"model-{number:05d}-of-{len(cut):05d}.safetensors"
         text, placed, size = header.write(group, strings, file)
         files.append(OutputFile(file, size, ((0, text),)))
         spans.update(placed)
         weight_map.update({part.name: file for tensor in group for part in tensor.parts})
-    if len(groups) > 1:
+    if len(cut) > 1:
         total = sum(span.size for span in spans.values())
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         files.append(_small(INDEX, _json(index, INDEX)))
-    files.append(_small("config.json", _json(model.metadata["config"], "config.json")))
-    files += [_small(file, data) for file, data in model.metadata["files"].items()]
+    beside: dict[str, bytes] = model.metadata["files"]
+    if model.metadata["config"] and "config.json" not in beside:
+        files.append(_small("config.json", _json(model.metadata["config"], "config.json")))
+    files += [_small(file, data) for file, data in beside.items()]
     return Layout(tuple(files), Model(model.tensors, spans, model.metadata))
 
 
@@ -156,19 +174,6 @@ def _joined(models: Mapping[str, Model], config: dict[str, Any], faults: Faults)
     return Model(tuple(tensors), spans, {"config": config, "metadata": metadata})
 
 
-def _groups(tensors: tuple[Tensor, ...]) -> list[list[Tensor]]:
-    """Runs of tensors, each of at most LARGEST_SHARD bytes (a larger tensor stands alone)."""
-    groups: list[list[Tensor]] = [[]]
-    size = 0
-    for tensor in tensors:
-        if groups[-1] and size + tensor.size > LARGEST_SHARD:
-            groups.append([])
-            size = 0
-        groups[-1].append(tensor)
-        size += tensor.size
-    return groups
-
-
 def _small(name: str, data: bytes) -> OutputFile:
     return OutputFile(name, len(data), ((0, data),))
 
@@ -177,4 +182,4 @@ def _json(value: object, file: str) -> bytes:
     return utf8(json.dumps(value, indent=2, ensure_ascii=False) + "\n", file)
 
 
-format = Format("Hugging Face folder", "huggingface", ("/",), sniff, read, facts, stores, layout)
+format = Format("Hugging Face folder", "huggingface", ("/",), sniff, read, facts, stores, layout, split)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from modelkit.errors import BadRequest, BadValue, BrokenFile, CannotAccess, Refused, Unsupported
-from modelkit.execute import Done, Journal, execute, locked, still_there, work
+from modelkit.execute import Done, Journal, execute, is_journal, locked, still_there, work
 from modelkit.formats import Format
 from modelkit.operations import importance
 from modelkit.operations.design import Design, constant_tensors, design, refuse_requantising, understand
 from modelkit.operations.destination import Destination
 from modelkit.operations.opening import Opened, destination_format, open_model
 from modelkit.operations.receipt import Verdict, fingerprints, verdicts
-from modelkit.operations.translate import metadata
 from modelkit.plan import Plan, make
 from modelkit.recipes import parse
 from modelkit.tensors import Importance, Layout, Model, OutputFile
@@ -74,6 +74,8 @@ class Result:
 
 def prepare(request: Request) -> Prepared:
     """Steps 1 to 3: open, design, place."""
+    from modelkit.operations.translate import metadata  # brings the tokenizers, which shard and merge do without
+
     if request.memory < 1 or (request.workers is not None and request.workers < 1):
         raise BadRequest("memory and workers are numbers from 1 on")
     target = destination_format(request.destination)
@@ -113,7 +115,31 @@ def read_importance(path: str | None, target: Format) -> Mapping[str, Importance
 def check(prepared: Prepared) -> None:
     """Step 4: free disk, collisions, lossy on lossy."""
     refuse_requantising(list(prepared.plan.assignments), allowed=prepared.request.allow_requantize)
+    _refuse_own_sources(prepared)
+    if _interrupted(prepared):
+        with _locked(prepared.destination):
+            _take_back(prepared)
+    _check_destination(prepared)
+
+
+def _refuse_own_sources(prepared: Prepared) -> None:
+    prepared.destination.refuse_sources(source_paths(prepared), prepared.plan)
+
+
+def _check_destination(prepared: Prepared) -> None:
     prepared.destination.check(source_paths(prepared), prepared.plan, force=prepared.request.force)
+
+
+def _interrupted(prepared: Prepared) -> bool:
+    """Whether this run goes on with one that was killed while files got their final names."""
+    resumes = prepared.request.resume and is_journal(prepared.destination.journal)
+    return resumes and _journal(prepared).was_sealing()
+
+
+def _take_back(prepared: Prepared) -> None:
+    """Under the lock: final names become partial ones again, to be sealed once more."""
+    if _interrupted(prepared):
+        prepared.destination.unseal(prepared.plan)
 
 
 def source_paths(prepared: Prepared) -> list[Path]:
@@ -135,21 +161,36 @@ def convert(request: Request, progress: Progress | None = None) -> Result:
     return carry_out(prepared, progress)
 
 
-def carry_out(prepared: Prepared, progress: Progress | None = None) -> Result:
-    """Steps 5 and 6: execute and seal."""
+def carry_out(prepared: Prepared, progress: Progress | None = None, proof: Callable[[], None] | None = None) -> Result:
+    """Steps 5 and 6: execute and seal. `proof` looks at what was written before it gets its final name."""
     destination = prepared.destination
-    with locked(destination.lock):
+    with _locked(destination):
         try:
-            check(prepared)  # once more: another run may have ended since
+            _take_back(prepared)
+            _check_destination(prepared)  # once more: another run may have ended since
             done, resumed = _execute(prepared, progress)
             _refuse_changed(prepared)
+            if proof is not None:
+                proof()
+            _journal(prepared).sealing(done)
             destination.seal(prepared.plan, force=prepared.request.force)
         except (BadValue, BrokenFile, Unsupported):
             destination.discard()  # running it again would end the same way
             raise
+    return Result(prepared, verdicts(prepared.plan, done), resumed)
+
+
+@contextmanager
+def _locked(destination: Destination) -> Iterator[None]:
+    with locked(destination.lock):
+        try:
+            yield
         finally:
             destination.lock.unlink(missing_ok=True)
-    return Result(prepared, verdicts(prepared.plan, done), resumed)
+
+
+def _journal(prepared: Prepared) -> Journal:
+    return Journal(prepared.destination.journal, prepared.plan, prepared.sources)
 
 
 def _refuse_changed(prepared: Prepared) -> None:
@@ -162,7 +203,7 @@ def _refuse_changed(prepared: Prepared) -> None:
 def _execute(prepared: Prepared, progress: Progress | None) -> tuple[list[Done], int]:
     plan, destination, request = prepared.plan, prepared.destination, prepared.request
     folders = destination.folders(prepared.opened.opener)
-    journal = Journal(destination.journal, plan, prepared.sources)
+    journal = _journal(prepared)
     found = journal.resume() if request.resume and destination.journal.exists() else []
     done = still_there(plan, folders, found) if found and all(p.exists() for p in destination.partials(plan)) else []
     if not done:
@@ -187,6 +228,7 @@ def _execute(prepared: Prepared, progress: Progress | None) -> tuple[list[Done],
             executor.shutdown(cancel_futures=True)
             journal.flush(sync)  # keep what is done for --resume
             raise
+    journal.flush(sync)
     return done, resumed
 
 

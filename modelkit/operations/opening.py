@@ -25,7 +25,11 @@ class Opened:
 
 def open_model(path: str | os.PathLike[str], *, strict: bool = True) -> Opened:
     """Read the headers of a file or folder; raises BrokenFile, Unsupported or CannotAccess."""
-    opener = Disk(path)
+    return read_model(Disk(path), strict=strict)
+
+
+def read_model(opener: Disk, *, strict: bool = True) -> Opened:
+    """The same from a place that is open already."""
     faults = Faults(strict=strict)
     format = _format(opener)
     try:

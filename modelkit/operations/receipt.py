@@ -71,7 +71,7 @@ def fingerprints(opened: Opened) -> dict[str, list[int]]:
     """Size, time of change and number of every file that tensors are read from: a changed one is noticed."""
     found = {}
     for name in sorted({span.file for span in opened.model.spans.values()}):
-        path = opened.opener.root / name
+        path = opened.opener.place(name)
         with explained(path):
             state = path.stat()
         found[name] = [state.st_size, state.st_mtime_ns, state.st_ino]

@@ -1,0 +1,175 @@
+"""The digest of what a model means: one for all containers, shards, orders and encodings of the same real values.
+
+Defined in docs/design/model-digest.md: sha256 over records (name, kind, shape, sha256 of the values), sorted by
+name. Values are decoded and brought into the canonical form in pieces, several tensors side by side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import lcm
+from typing import TYPE_CHECKING
+
+from modelkit.errors import BadValue, BrokenFile
+from modelkit.lazy import np
+from modelkit.operations.checksum_form import Form, Member, NormalForm, normal_form, readable
+from modelkit.operations.checksum_work import Meter, Progress, hash_span, side_by_side
+from modelkit.operations.opening import Opened, open_model
+from modelkit.operations.receipt import fingerprints
+from modelkit.plan import tiles
+from modelkit.tensors import Shape, Span
+
+if TYPE_CHECKING:
+    from modelkit.tensors import F32, Array
+
+VERSION = "modelkit-model-digest-v1"
+
+RUN = 1 << 18
+"""Values decoded and hashed at once: they stay in the processor's cache on the way."""
+
+_threads = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One tensor's part of the digest; `stored` is its name in the file, `sha256` that of its values in hex."""
+
+    name: str
+    kind: str
+    shape: Shape
+    sha256: str
+    stored: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDigest:
+    """The digest in hex, the form it is of, and the records behind it, sorted by name."""
+
+    digest: str
+    form: Form
+    family: str
+    records: tuple[Record, ...]
+    notes: tuple[str, ...]
+
+
+def model_digest(
+    path: str | os.PathLike[str], *, workers: int | None = None, progress: Progress | None = None
+) -> ModelDigest:
+    """The digest of a model file or folder; memory does not grow with it.
+
+    Raises BrokenFile for a file that is damaged or changes meanwhile, BadValue for an f64 that f32 cannot hold,
+    Unsupported for an encoding whose decoder is not installed. `progress` is told values.
+    """
+    return digest_of(open_model(path), workers=workers, progress=progress)
+
+
+def digest_of(opened: Opened, *, workers: int | None = None, progress: Progress | None = None) -> ModelDigest:
+    """The same of a model that is open."""
+    form = normal_form(opened)
+    before = fingerprints(opened)
+    for name in before:
+        opened.opener.open(name)  # all are open before threads share them
+
+    def work(member: Member, meter: Meter) -> str:
+        return _values_digest(opened, member, meter)
+
+    found = side_by_side(form.members, work, lambda member: member.tensor.count, workers, progress)
+    if fingerprints(opened) != before:
+        message = f"{opened.opener.title}: changed while it was read"
+        raise BrokenFile(message, "run again when nothing writes to it", "changed-file")
+    return _summed(form, found)
+
+
+def _summed(form: NormalForm, found: Sequence[str]) -> ModelDigest:
+    records = [
+        Record(member.name, member.kind, member.tensor.shape, digest, member.tensor.name)
+        for member, digest in zip(form.members, found, strict=True)
+    ]
+    records.sort(key=lambda record: _text(record.name))
+    state = hashlib.sha256(f"{VERSION}\n{form.form}\n".encode())
+    for record in records:
+        for text in (_text(record.name), record.kind.encode()):
+            state.update(_number(len(text)) + text)
+        state.update(b"".join(map(_number, (len(record.shape), *record.shape))))
+        state.update(bytes.fromhex(record.sha256))
+    return ModelDigest(state.hexdigest(), form.form, form.family, tuple(records), form.notes)
+
+
+def _text(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(8, "little")
+
+
+def _values_digest(opened: Opened, member: Member, meter: Meter) -> str:
+    """sha256 of one tensor's values, float32 little endian; of its bytes where they are not decoded."""
+    state = hashlib.sha256()
+    spans = [opened.model.spans[part.name] for part in member.tensor.parts]
+    if not readable(member.tensor):
+        for span in spans:
+            hash_span(opened.opener.open(span.file), span.start, span.size, [state], Meter())
+        meter.add(member.tensor.count)
+        return state.hexdigest()
+    for first, count, shape in _runs(member):
+        stored = [_read(opened, place, span.cut(first, count, member.tensor.count)) for place, span in enumerate(spans)]
+        try:
+            values = _normalised(member, stored, shape)
+        except BadValue as error:
+            message = f"{opened.opener.title}: '{member.tensor.name}', value {first + error.index:,}: {error.message}"
+            raise BadValue(message, "the value has no digest: repair it", first + error.index) from None
+        state.update(values.data)
+        meter.add(count)
+    return state.hexdigest()
+
+
+def _runs(member: Member) -> Iterator[tuple[int, int, Shape]]:
+    """(first value, values, shape of the run), in order; whole rows and heads where rows move."""
+    tensor = member.tensor
+    columns = tensor.shape[-1] if len(tensor.shape) > 1 else 1
+    unit = lcm(tensor.encoding.unit(tensor.shape), *(step.rows * columns for step in member.steps))
+    for first, count in tiles(tensor.count, columns, unit, RUN):
+        yield first, count, (count // columns, columns) if count % columns == 0 else (count,)
+
+
+def _normalised(member: Member, stored: Sequence[Array], shape: Shape) -> F32:
+    """The real values in canonical order, in a row: rounded once, one zero, one NaN."""
+    encoding = member.tensor.encoding
+    shift = sum(step.shift for step in member.steps)
+    if shift and encoding.name == "f64":
+        values = _rounded(stored[0].view("<f8") + shift)  # a sum must not be rounded twice
+    else:
+        values = encoding.unpack(stored, shape)
+    for step in member.steps:
+        if not step.shift or encoding.name != "f64":
+            values = step.apply(values.reshape(shape))
+    flat = values.reshape(-1)
+    with np.errstate(invalid="ignore"):
+        flat = np.add(flat, np.float32(0), out=flat if flat.flags.writeable else None)  # -0 becomes +0
+        if len(flat) and np.isnan(flat.max()):
+            flat[np.isnan(flat)] = np.float32(np.nan)
+    return np.ascontiguousarray(flat, "<f4")
+
+
+def _rounded(values: Array) -> F32:
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow: F32 = values.astype(np.float32)
+    lost = np.flatnonzero(np.isinf(narrow) & np.isfinite(values))
+    if len(lost):
+        raise BadValue(f"{values[lost[0]]:g} is beyond float32", index=int(lost[0]))
+    return narrow
+
+
+def _read(opened: Opened, place: int, span: Span) -> Array:
+    """Bytes in this thread's own buffer for the part at `place`."""
+    kept: dict[int, bytearray] = _threads.__dict__.setdefault("buffers", {})
+    if len(kept.get(place, b"")) < span.size:
+        kept[place] = bytearray(span.size)
+    view = memoryview(kept[place])[: span.size]
+    opened.opener.open(span.file).read_into(span.start, view)
+    return np.frombuffer(view, np.uint8)

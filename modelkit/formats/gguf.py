@@ -51,7 +51,7 @@ def read(opener: Opener, faults: Faults) -> Model | None:
     first = read_header(opener.open(names[0]), faults) if opener.holds(names[0]) else None
     if len(names) == 1:
         if first is not None:
-            _check_alone(first, faults)
+            _check_whole(first, faults)
         return _model([first], faults) if first else None
     headers: list[Header] = []
     for name in names:
@@ -128,14 +128,13 @@ def _split_names(main: str) -> list[str]:
     return [f"{match[1]}-{n:05d}-of-{match[3]}.gguf" for n in range(1, int(match[3]) + 1)]
 
 
-def _check_alone(header: Header, faults: Faults) -> None:
-    """A shard under another name would be taken for a whole model."""
-    values = [header.values.get(key) for key in SPLIT_KEYS[:2]]
-    number, count = (value.value if value is not None else 0 for value in values)
+def _check_whole(header: Header, faults: Faults) -> None:
+    """A file whose name is that of no shard says of itself that it is one: the others cannot be found."""
+    value = header.values.get("split.count")
+    count = value.value if value is not None else 1
     if isinstance(count, int) and count > 1:
-        place = f"{number + 1} of {count}" if isinstance(number, int) else f"of {count}"
-        message = f"split.count says that this is shard {place}, but its name does not"
-        faults.add("wrong-shard", header.file, message, "give it its name back: NAME-00001-of-00003.gguf")
+        message = f"is one of {count:,} shards, and its name does not say which"
+        faults.add("wrong-shard", header.file, message, "give it its name back: NAME-00001-of-00002.gguf, and so on")
 
 
 def _check_split(header: Header, number: int, count: int, faults: Faults) -> None:
@@ -173,7 +172,8 @@ def _model(headers: list[Header], faults: Faults) -> Model:
             parts = encoding.parts(info.name, info.shape)
             tensors.append(Tensor(info.name, info.shape, encoding, parts))
             spans[info.name] = Span(header.file, header.data + info.offset, sum(part.size for part in parts))
-        values = {**header.values, **values}
+        for key, value in header.values.items():
+            values.setdefault(key, value)
     expected = values.get("split.tensors.count")
     if len(headers) > 1 and expected is not None and expected.value != len(tensors):
         faults.add(

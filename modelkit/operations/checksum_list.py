@@ -91,6 +91,13 @@ def _described(found: Any, path: str) -> Iterator[Entry]:
         for item in found:
             yield from _from_hub(item, "path", path)
         return
+    target = found.get("target")
+    if isinstance(target, dict):
+        files = target.get("files")
+        for name, item in files.items() if isinstance(files, dict) else ():
+            if isinstance(item, dict):
+                yield _entry(name, item.get("sha256"), "sha256", "file", item.get("bytes"), path)
+        return
     for item in _items(found, "siblings"):
         yield from _from_hub(item, "rfilename", path)
     kinds: tuple[tuple[str, Kind], ...] = (("files", "file"), ("tensors", "tensor"), ("models", "model"))
@@ -100,11 +107,6 @@ def _described(found: Any, path: str) -> Iterator[Entry]:
             if kind == "tensor" and isinstance(name, str):
                 name = f"{name}:{item.get('tensor')}"
             yield _entry(name, item.get("digest"), item.get("algorithm"), kind, item.get("bytes"), path)
-    target = found.get("target")
-    files = target.get("files") if isinstance(target, dict) else None
-    for name, item in files.items() if isinstance(files, dict) else ():
-        if isinstance(item, dict):
-            yield _entry(name, item.get("sha256"), "sha256", "file", item.get("bytes"), path)
 
 
 def _items(found: dict[str, Any], key: str) -> list[dict[str, Any]]:

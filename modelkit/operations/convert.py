@@ -173,8 +173,7 @@ def carry_out(prepared: Prepared, progress: Progress | None = None, proof: Calla
             _refuse_changed(prepared)
             if proof is not None:
                 proof()
-            if len(prepared.plan.layout.files) > 1 and not destination.folder:
-                _journal(prepared).sealing(done)
+            _journal(prepared).sealing(done)
             destination.seal(prepared.plan, force=prepared.request.force)
         except (BadValue, BrokenFile, Unsupported):
             destination.discard()  # running it again would end the same way

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from stat import S_ISREG
 
 from modelkit.errors import BadRequest, CannotAccess, Refused
 from modelkit.execute import Folders, files_of_journal, fsync, is_journal, write_at
@@ -154,13 +155,29 @@ class Destination:
 
     def unseal(self, plan: Plan) -> None:
         """Take back the final names that an interrupted `seal` had given already."""
-        for file in plan.layout.files if not self.folder else ():
-            final, partial = self.final(file.name), self.partial(file.name)
-            if os.path.lexists(partial) or final.is_symlink() or not final.is_file():
-                continue
-            with explained(final):
-                if final.stat().st_size == file.size:  # of another size, it came later and is not ours
+        pairs = [(self.path, self.part)]
+        if not self.folder:
+            pairs = [(self.final(file.name), self.partial(file.name)) for file in plan.layout.files]
+        files = {self.final(file.name): file.size for file in plan.layout.files}
+        for final, partial in pairs:
+            if os.path.lexists(final) and not os.path.lexists(partial) and self._sealed(final, files):
+                with explained(final):
                     final.rename(partial)
+
+    def _sealed(self, final: Path, files: Mapping[Path, int]) -> bool:
+        """Whether what stands there is as `seal` left it: what somebody added or changed since is not ours to take."""
+        with explained(final):
+            if final.is_symlink() or self.folder != final.is_dir():
+                return False
+            found = sorted(final.iterdir()) if self.folder else [final]
+            if self.folder and found != sorted(files):
+                return False
+            since = self.journal.stat().st_mtime_ns
+            states = [(files[path], path.lstat()) for path in found]
+            return all(
+                S_ISREG(state.st_mode) and state.st_size == size and state.st_mtime_ns <= since
+                for size, state in states
+            )
 
     def seal(self, plan: Plan, *, force: bool) -> None:
         """Sync everything, then rename: the main file last, a folder whole; the old one goes last of all."""

@@ -80,7 +80,7 @@ def digest_of(opened: Opened, *, workers: int | None = None, progress: Progress 
     found = side_by_side(form.members, work, lambda member: member.tensor.count, workers, progress)
     if fingerprints(opened) != before:
         message = f"{opened.opener.title}: changed while it was read"
-        raise BrokenFile(message, "run again when nothing writes to it")
+        raise BrokenFile(message, "run again when nothing writes to it", "changed-file")
     return _summed(form, found)
 
 

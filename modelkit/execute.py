@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from modelkit.tensors import F32, Array
 
 SYNC_SECONDS = 2.0  # work that a crash may cost
-SEALING = '{"sealing": true}'  # a line of the journal: everything is written, and files get their final names
 JOURNAL = b'{"plan": "'  # how every journal begins
+SEALING = '{"sealing": true}'  # the journal's last line: everything is written and files get their final names
 SLAB = 1 << 18  # values compared at once where they were shifted
 MOST_IN_FLIGHT = 256  # jobs handed out at once: waiting for one of them takes time that grows with their number
 
@@ -214,7 +214,8 @@ class Journal:
 
     def __init__(self, path: Path, plan: Plan, sources: Mapping[str, Any]) -> None:
         self.path = path
-        self.head = {"plan": plan.digest, "sources": dict(sources)}
+        files = [file.name for file in plan.layout.files]
+        self.head = {"plan": plan.digest, "sources": dict(sources), "files": files}
         self._unsynced: list[Done] = []
         self._since = time.monotonic()
 
@@ -244,12 +245,16 @@ class Journal:
                 break  # the line that was being written
         return found
 
-    def sealing(self) -> None:
+    def sealing(self, done: Iterable[Done]) -> None:
         """Say that everything is done and synced: a run that is killed between two renames can be taken up."""
-        with explained(self.path), self.path.open("a") as file:
-            file.write(SEALING + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        lines = [json.dumps(self.head), *(json.dumps(asdict(one)) for one in done), SEALING]
+        part = self.path.with_name(self.path.name + ".new")
+        with explained(self.path):
+            part.unlink(missing_ok=True)  # of an earlier run, or a link that leads elsewhere
+            with part.open("x") as file:
+                file.write("\n".join(lines) + "\n")
+            fsync(part)
+            part.replace(self.path)
 
     def was_sealing(self) -> bool:
         """Whether an earlier run of this very plan was interrupted while files got their final names."""
@@ -283,6 +288,19 @@ def is_journal(path: Path) -> bool:
     with explained(path), path.open("rb") as file:
         start = file.read(len(JOURNAL))
     return JOURNAL.startswith(start)
+
+
+def files_of_journal(path: Path) -> list[str]:
+    """The output files that an unfinished run named in its journal; none where no whole head stands."""
+    if not is_journal(path):
+        return []
+    with explained(path), path.open("rb") as file:
+        line = file.readline()
+    try:
+        found = json.loads(line).get("files")
+    except (ValueError, AttributeError, RecursionError):
+        return []
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
 
 
 def still_there(plan: Plan, folders: Folders, done: Iterable[Done]) -> list[Done]:

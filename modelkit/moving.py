@@ -43,7 +43,7 @@ def pieces(path: str, span: Span) -> Iterator[memoryview]:
     try:
         for at in range(0, span.size, BUFFER):
             piece = _buffer()[: min(BUFFER, span.size - at)]
-            source.fill(span.start + at, piece)
+            source.read_into(span.start + at, piece)
             yield piece
     finally:
         source.close()

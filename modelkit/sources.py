@@ -58,27 +58,32 @@ class LocalFile:
             while size > 0:
                 piece = self._read_at(start, size)
                 if not piece:
-                    raise self._ended(start, size)
+                    raise self._ends_early(start, size)
                 pieces.append(piece)
                 start, size = start + len(piece), size - len(piece)
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def fill(self, start: int, buffer: memoryview) -> None:
-        """Read into a buffer that is used again and again; raises when the file ends before it is full."""
-        if not hasattr(os, "preadv"):
-            buffer[:] = self.read(start, len(buffer))
-            return
+    def read_into(self, start: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `start`: for large runs, a buffer used again costs a fraction of a new one each time."""
         with explained(Path(self.name)):
-            while buffer:
-                count = os.preadv(self._file, [buffer], start)
+            at = 0
+            while at < len(buffer):
+                count = self._fill(start + at, buffer[at:])
                 if not count:
-                    raise self._ended(start, len(buffer))
-                start, buffer = start + count, buffer[count:]
+                    raise self._ends_early(start + at, len(buffer) - at)
+                at += count
 
-    def _ended(self, start: int, missing: int) -> BrokenFile:
-        message = f"{self.name}: ended at byte {start:,}, {missing:,} bytes early"
+    def _ends_early(self, at: int, missing: int) -> BrokenFile:
+        message = f"{self.name}: ended at byte {at:,}, {missing:,} bytes early"
         fix = "the file changed while it was read: run again when nothing writes to it"
-        return BrokenFile(message, fix, rule="truncated-file", offset=start)
+        return BrokenFile(message, fix, rule="truncated-file", offset=at)
+
+    def _fill(self, start: int, buffer: memoryview) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self._file, [buffer], start)
+        piece = self._read_at(start, len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
 
     def will_be_read(self) -> None:
         """Tell the system that the file is about to be read from its beginning to its end."""

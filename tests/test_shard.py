@@ -29,6 +29,7 @@ from modelkit import moving
 from modelkit.encodings import ENCODINGS
 from modelkit.errors import BadRequest, BrokenFile, ModelkitError, Refused, Unsupported
 from modelkit.formats import FORMATS, Limit
+from modelkit.operations import destination as targets
 from modelkit.operations import merge as merging
 from modelkit.operations import shard as sharding
 from modelkit.operations.checksum_model import model_digest
@@ -363,7 +364,7 @@ def test_gguf_shards_of_another_set_are_refused(split: list[Path], tmp_path: Pat
         refused(
             "is one of 3 shards, and its name does not say which", verb, tmp_path / "alone.gguf", tmp_path / "m.gguf"
         )
-    with pytest.raises(BrokenFile, match="does not say which"):
+    with pytest.raises(BrokenFile, match="its name does not"):
         convert(Request(str(tmp_path / "alone.gguf"), str(tmp_path / "m.gguf")))
 
 
@@ -483,9 +484,9 @@ def test_what_the_disk_does_not_keep_gets_no_name(
 
     with monkeypatch.context() as patch:
         patch.setattr(moving, "write_at", rotten)
-        with pytest.raises(BrokenFile, match="the model digest is"):
+        with pytest.raises(BrokenFile, match="the model digest is") as caught:
             shard(stories, f"{tmp_path}/a/", tensors=9)
-    assert names(tmp_path) == []
+    assert caught.value.rule == "digest-differs" and names(tmp_path) == []
     shard(stories, f"{tmp_path}/a/", tensors=9)
 
 
@@ -570,21 +571,103 @@ def test_resuming_looks_at_what_lies_on_the_disk(large: Path, tmp_path: Path) ->
     assert done.result.resumed == len(prepared.plan.jobs) - 1
 
 
+def interrupted_sealing(large: Path, destination: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files have their final names; the journal still stands."""
+    real = targets._remove
+
+    def remove(path: Path) -> None:
+        if path.suffix == ".journal" and path.exists():
+            raise KeyboardInterrupt
+        real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(targets, "_remove", remove)
+        with pytest.raises(KeyboardInterrupt):
+            shard(large, destination, size=50_000_000)
+
+
+def stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_what_an_unfinished_set_of_another_size_left_is_removed(large: Path, tmp_path: Path) -> None:
-    """Only where a journal says whose it was."""
-    (tmp_path / "t-00001-of-00009.gguf.part").write_bytes(b"not ours")
-
-    def stop(done: int, total: int) -> None:
-        raise KeyboardInterrupt
-
+    """Only what the journal names: a file of someone else that looks like it stays."""
+    request = sharding.Request(str(large), f"{tmp_path}/s.gguf", Limit(20_000_000), digest=False)
     with pytest.raises(KeyboardInterrupt):
-        sharding.shard(sharding.Request(str(large), f"{tmp_path}/s.gguf", Limit(20_000_000), digest=False), stop)
-    assert len(names(tmp_path)) == 1 + 6 + 1
+        sharding.shard(request, stop)
+    assert "s-00006-of-00006.gguf.part" in names(tmp_path)
+    foreign = ["s-00001-of-00009.gguf.part", "t-00001-of-00006.gguf.part"]
+    for name in foreign:
+        (tmp_path / name).write_bytes(b"not ours")
     shard(large, tmp_path / "s.gguf", size=50_000_000)
-    assert names(tmp_path) == [*(f"s-0000{n}-of-00003.gguf" for n in (1, 2, 3)), "t-00001-of-00009.gguf.part"]
-    (tmp_path / "s-00001-of-00002.gguf.part").write_bytes(b"not ours")
-    with pytest.raises(Refused, match="no unfinished conversion left it"):
-        shard(large, tmp_path / "s.gguf", size=60_000_000)
+    assert names(tmp_path) == sorted([*(f"s-0000{n}-of-00003.gguf" for n in (1, 2, 3)), *foreign])
+
+
+@pytest.mark.parametrize("name", ["s-00002-of-00003.gguf.part", "s.gguf.journal", "s.gguf.journal.new"])
+def test_a_working_name_that_is_taken_is_refused(name: str, large: Path, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"not ours")
+    for options in ({}, {"force": True}, {"resume": True}):
+        with pytest.raises(Refused, match="no unfinished conversion left it"):
+            shard(large, tmp_path / "s.gguf", size=50_000_000, **options)
+    assert names(tmp_path) == [name] and (tmp_path / name).read_bytes() == b"not ours"
+
+
+def test_a_set_may_be_named_after_its_source_and_never_replaces_it(large: Path, tmp_path: Path) -> None:
+    shutil.copy(large, tmp_path / "a.gguf")
+    shard(tmp_path / "a.gguf", tmp_path / "a.gguf", size=50_000_000)
+    first = tmp_path / "a-00001-of-00003.gguf"
+    with pytest.raises(Refused, match="is the source itself"):
+        shard(first, tmp_path / "a.gguf", size=50_000_000, force=True)
+    merge(first, tmp_path / "b.gguf")
+    assert (tmp_path / "a.gguf").read_bytes() == large.read_bytes() == (tmp_path / "b.gguf").read_bytes()
+
+
+@pytest.mark.parametrize("ending", ["s.gguf", "s/"])
+def test_a_sealing_that_only_left_its_journal_is_taken_up(
+    ending: str, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_sealing(large, f"{tmp_path}/{ending}", monkeypatch)
+    done = shard(large, f"{tmp_path}/{ending}", size=50_000_000, resume=True)
+    assert done.result.resumed == len(done.result.prepared.plan.jobs)
+    assert not [name for name in names(tmp_path) if ".part" in name or "journal" in name]
+
+
+@pytest.mark.parametrize("ending", ["s.gguf", "s/"])
+def test_resuming_takes_back_nothing_that_was_changed_since(
+    ending: str, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_sealing(large, f"{tmp_path}/{ending}", monkeypatch)
+    first = next(tmp_path.rglob("*-00001-of-00003.gguf"))
+    data = bytearray(first.read_bytes())
+    data[-100] ^= 1
+    first.write_bytes(data)
+    later = first.stat().st_mtime_ns + 10**9
+    os.utime(first, ns=(later, later))
+    with pytest.raises(Refused, match="is there already"):
+        shard(large, f"{tmp_path}/{ending}", size=50_000_000, resume=True)
+    assert first.read_bytes() == data
+
+
+def test_a_folder_that_somebody_added_to_is_not_taken_back(
+    large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_sealing(large, f"{tmp_path}/s/", monkeypatch)
+    (tmp_path / "s" / "notes.txt").write_text("mine")
+    with pytest.raises(Refused, match="is there already"):
+        shard(large, f"{tmp_path}/s/", size=50_000_000, resume=True)
+    assert (tmp_path / "s" / "notes.txt").read_text() == "mine"
+
+
+def test_a_source_that_changes_meanwhile_is_an_error(large: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "a.gguf"
+    shutil.copy(large, copy)
+    request = sharding.Request(str(copy), f"{tmp_path}/s.gguf", Limit(50_000_000), digest=False)
+    prepared = sharding.prepare(request)
+    state = copy.stat()
+    os.utime(copy, ns=(state.st_atime_ns, state.st_mtime_ns + 10**9))
+    with pytest.raises(BrokenFile, match="changed while it was converted"):
+        sharding.carry_out(prepared, request)
+    assert names(tmp_path) == ["a.gguf"]
 
 
 def test_moving_falls_back_where_the_system_lacks_calls(

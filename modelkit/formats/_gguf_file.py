@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 
-from modelkit.formats._gguf_header import ALIGNMENT, MAGIC
+from modelkit.errors import Unsupported
+from modelkit.formats._gguf_header import ALIGNMENT, LONGEST_NAME, MAGIC, MOST_DIMENSIONS
 from modelkit.formats._gguf_values import dump, text
 from modelkit.tensors import OutputFile, Span, Tensor
 
@@ -13,9 +14,13 @@ from modelkit.tensors import OutputFile, Span, Tensor
 def whole_file(
     tensors: Sequence[Tensor], pairs: Mapping[str, object], name: str, alignment: int
 ) -> tuple[OutputFile, dict[str, Span]]:
-    """One whole file, version 3, and where each tensor lies in it. `pairs` as in `gguf.layout`."""
+    """One whole file, version 3, and where each tensor lies in it. `pairs` as in `gguf.layout`.
+
+    Raises Unsupported for a tensor that GGUF has no room for.
+    """
     infos, at, starts = bytearray(), 0, {}
     for tensor in tensors:
+        _check_room(tensor, name)
         infos += info(tensor, at)
         starts[tensor.parts[0].name] = at
         at += tensor.size + -tensor.size % alignment
@@ -24,6 +29,20 @@ def whole_file(
     start += bytes(-len(start) % alignment)
     spans = {part.name: Span(name, len(start) + starts[part.name], part.size) for t in tensors for part in t.parts}
     return OutputFile(name, len(start) + at, ((0, start),)), spans
+
+
+def _check_room(tensor: Tensor, file: str) -> None:
+    """Refuse what a reader of GGUF would refuse."""
+    length = len(tensor.name.encode("utf-8", "surrogatepass"))
+    if len(tensor.shape) > MOST_DIMENSIONS:
+        has, holds = f"{len(tensor.shape)} dimensions", f"at most {MOST_DIMENSIONS}"
+    elif 0 in tensor.shape:
+        has, holds = f"shape {list(tensor.shape)}", "no empty tensors"
+    elif length > LONGEST_NAME:
+        has, holds = f"a name of {length} bytes", f"at most {LONGEST_NAME}"
+    else:
+        return
+    raise Unsupported(f"{file}: '{tensor.name}' has {has}; GGUF holds {holds}", "convert to a .safetensors file")
 
 
 def info(tensor: Tensor, at: int) -> bytes:

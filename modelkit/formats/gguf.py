@@ -22,7 +22,7 @@ from modelkit.errors import Unsupported
 from modelkit.faults import Faults
 from modelkit.formats._contract import Facts, Format, Limit
 from modelkit.formats._gguf_file import alignment_of, padded_size, whole_file
-from modelkit.formats._gguf_header import LONGEST_NAME, MAGIC, MOST_DIMENSIONS, Header, read_header
+from modelkit.formats._gguf_header import MAGIC, Header, read_header
 from modelkit.formats._gguf_values import Value, load
 from modelkit.formats._grouping import groups
 from modelkit.sources import Opener, head
@@ -80,7 +80,6 @@ def stores(encoding: Encoding) -> bool:
 
 def layout(model: Model, name: str) -> Layout:
     """`model.metadata`: key -> plain value, or raw bytes (type number and value) to be carried as they are."""
-    _check_room(model, name)
     pairs = {key: value for key, value in model.metadata.items() if key not in SPLIT_KEYS}
     file, spans = whole_file(model.tensors, pairs, name, alignment_of(pairs.get(ALIGNMENT_KEY)))
     return Layout((file,), Model(model.tensors, spans, model.metadata))
@@ -88,7 +87,6 @@ def layout(model: Model, name: str) -> Layout:
 
 def split(model: Model, name: str, limit: Limit) -> Layout:
     """NAME-00001-of-00003.gguf ...: all keys in the first file, in the others the alignment alone."""
-    _check_room(model, name)
     pairs = {key: value for key, value in model.metadata.items() if key not in SPLIT_KEYS}
     alignment = alignment_of(pairs.get(ALIGNMENT_KEY))
     common = {ALIGNMENT_KEY: pairs[ALIGNMENT_KEY]} if ALIGNMENT_KEY in pairs else {}
@@ -114,22 +112,6 @@ def _split_keys(number: int, count: int, tensors: int) -> dict[str, bytes]:
         "split.tensors.count": struct.pack("<Ii", 5, tensors),
         "split.count": struct.pack("<IH", 2, count),
     }
-
-
-def _check_room(model: Model, file: str) -> None:
-    """Refuse what a reader of GGUF would refuse."""
-    for tensor in model.tensors:
-        length = len(tensor.name.encode("utf-8", "surrogatepass"))
-        if len(tensor.shape) > MOST_DIMENSIONS:
-            has, holds = f"{len(tensor.shape)} dimensions", f"at most {MOST_DIMENSIONS}"
-        elif 0 in tensor.shape:
-            has, holds = f"shape {list(tensor.shape)}", "no empty tensors"
-        elif length > LONGEST_NAME:
-            has, holds = f"a name of {length} bytes", f"at most {LONGEST_NAME}"
-        else:
-            continue
-        fix = "convert to a .safetensors file"
-        raise Unsupported(f"{file}: '{tensor.name}' has {has}; GGUF holds {holds}", fix)
 
 
 def file_type(tensors: tuple[Tensor, ...]) -> int:

@@ -122,7 +122,7 @@ def content(path: str, algorithms: Iterable[str], meter: Meter) -> Content:
     with explained(path):
         after = os.stat(path)
     if (before.st_size, before.st_mtime_ns, before.st_ino) != (after.st_size, after.st_mtime_ns, after.st_ino):
-        raise BrokenFile(f"{path}: changed while it was read", "run again when nothing writes to it")
+        raise BrokenFile(f"{path}: changed while it was read", "run again when nothing writes to it", "changed-file")
     found = {name: state.hexdigest() for name, state in states.items()}
     if GIT_INDEX in wanted:
         found[GIT_INDEX] = found[GIT]

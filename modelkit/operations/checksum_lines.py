@@ -87,14 +87,14 @@ def parse(data: bytes, where: str) -> Iterator[Entry | None]:
         place = f"{where}, line {number:,}"
         if len(raw) > LONGEST_LINE:
             message = f"{place}: has {len(raw):,} bytes; {LONGEST_LINE:,} are the most"
-            raise BrokenFile(message, "this is no list of digests")
+            raise BrokenFile(message, "this is no list of digests", "manifest-line-too-long")
         try:
             text = raw.decode()
         except UnicodeDecodeError as error:
             fix = "write the list again: `modelkit checksum` escapes such names"
-            raise BrokenFile(f"{place}: is not UTF-8 at byte {error.start:,}", fix) from None
+            raise BrokenFile(f"{place}: is not UTF-8 at byte {error.start:,}", fix, "manifest-not-utf8") from None
         if "\x00" in text:
-            raise BrokenFile(f"{place}: holds a NUL", "this is no list of digests")
+            raise BrokenFile(f"{place}: holds a NUL", "this is no list of digests", "manifest-not-text")
         text = text.removesuffix("\r")
         if text.strip() and not text.startswith("#"):
             yield parse_line(text, place)
@@ -108,7 +108,7 @@ def _known(name: str, where: str) -> str:
     plain = name.lower().replace("sha2-", "sha")
     if plain not in ALGORITHMS:
         fix = f"known are: {', '.join(ALGORITHMS)}"
-        raise BrokenFile(f"{where}: names the algorithm {name}", fix)
+        raise BrokenFile(f"{where}: names the algorithm {name}", fix, "manifest-unknown-algorithm")
     return plain
 
 

@@ -42,7 +42,7 @@ def read_list(path: str) -> Listing:
     source = opener.open(opener.main)
     if source.size > LARGEST_LIST:
         message = f"{path}: {source.size:,} bytes are too many for a list of digests ({LARGEST_LIST:,} at most)"
-        raise BrokenFile(message, "name the list, not the model")
+        raise BrokenFile(message, "name the list, not the model", "manifest-too-large")
     data = source.read(0, source.size)
     opener.close()
     folder = os.path.dirname(path)
@@ -79,7 +79,7 @@ def _json(data: bytes, path: str) -> Iterator[Entry]:
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):
-        raise BrokenFile(f"{path}: is not JSON", "write the list again") from None
+        raise BrokenFile(f"{path}: is not JSON", "write the list again", "manifest-not-json") from None
     entries = list(_described(found, path))
     if not entries:
         raise BadRequest(f"{path}: holds no digests", "make one with `modelkit checksum PATH --json > FILE`")
@@ -138,5 +138,5 @@ def _entry(name: Any, digest: Any, algorithm: Any, kind: Kind, size: Any, path: 
     elif (algorithm == MODEL) != (kind == "model"):
         wrong = f"'{name}' is a {kind} with the algorithm {algorithm!r}"
     if wrong:
-        raise BrokenFile(f"{path}: {wrong[:200]}", "write the list again")
+        raise BrokenFile(f"{path}: {wrong[:200]}", "write the list again", "manifest-broken-entry")
     return Entry(name, digest.lower(), algorithm, kind, size if isinstance(size, int) else None)

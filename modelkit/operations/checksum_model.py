@@ -78,7 +78,7 @@ def digest_of(opened: Opened, *, workers: int | None = None, progress: Progress 
     found = side_by_side(form.members, work, lambda member: member.tensor.count, workers, progress)
     if fingerprints(opened) != before:
         message = f"{opened.opener.title}: changed while it was read"
-        raise BrokenFile(message, "run again when nothing writes to it")
+        raise BrokenFile(message, "run again when nothing writes to it", "changed-file")
     return _summed(form, found)
 
 
@@ -180,5 +180,5 @@ def _read(opened: Opened, place: int, span: Span) -> Array:
     if len(kept.get(place, b"")) < span.size:
         kept[place] = bytearray(span.size)
     view = memoryview(kept[place])[: span.size]
-    source_of(opened.opener, span.file).fill(span.start, view)
+    source_of(opened.opener, span.file).read_into(span.start, view)
     return np.frombuffer(view, np.uint8)

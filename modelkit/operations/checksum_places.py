@@ -32,7 +32,7 @@ class Places:
             absolute = "an absolute path" if os.path.isabs(name) else "a path that leaves the folder"
             message = f"{self._where}: names '{entry.name[:200]}', {absolute}"
             fix = "nothing was read; name the file or its folder in the call if that is meant"
-            raise BrokenFile(message, fix)
+            raise BrokenFile(message, fix, "manifest-path-escapes")
 
     def find(self, entry: Entry, asked: Kind) -> tuple[str, str, Kind] | None:
         """(path, tensor or "", kind) of an entry; None for one that the paths of the call do not include.

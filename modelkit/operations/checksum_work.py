@@ -112,7 +112,7 @@ def _one_by_one(source: LocalFile, start: int, size: int) -> Generator[memoryvie
     buffer = memoryview(bytearray(min(size, PIECE)))
     for at in range(0, size, PIECE):
         piece = buffer[: min(PIECE, size - at)]
-        source.fill(start + at, piece)
+        source.read_into(start + at, piece)
         yield piece
 
 
@@ -130,7 +130,7 @@ def _ahead(source: LocalFile, start: int, size: int) -> Generator[memoryview, No
                 if buffer is None:
                     return
                 piece = buffer[: min(PIECE, size - at)]
-                source.fill(start + at, piece)
+                source.read_into(start + at, piece)
                 full.put(piece)
         except BaseException as error:  # noqa: BLE001 - it is raised again by who waits for the piece
             full.put(error)

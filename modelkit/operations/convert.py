@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from modelkit.errors import BadRequest, BadValue, BrokenFile, CannotAccess, Refused, Unsupported
-from modelkit.execute import Done, Journal, execute, locked, still_there, work
+from modelkit.execute import Done, Journal, execute, is_journal, locked, still_there, work
 from modelkit.formats import Format
 from modelkit.operations import importance
 from modelkit.operations.design import Design, constant_tensors, design, refuse_requantising, understand
@@ -115,16 +115,32 @@ def read_importance(path: str | None, target: Format) -> Mapping[str, Importance
 
 def check(prepared: Prepared) -> None:
     """Step 4: free disk, collisions, lossy on lossy."""
-    if prepared.request.resume and prepared.destination.journal.exists():
-        with _locked(prepared.destination):
-            if _journal(prepared).was_sealing():
-                prepared.destination.unseal(prepared.plan)
-    _refuse(prepared)
-
-
-def _refuse(prepared: Prepared) -> None:
     refuse_requantising(list(prepared.plan.assignments), allowed=prepared.request.allow_requantize)
+    _refuse_own_sources(prepared)
+    if _interrupted(prepared):
+        with _locked(prepared.destination):
+            _take_back(prepared)
+    _check_destination(prepared)
+
+
+def _refuse_own_sources(prepared: Prepared) -> None:
+    prepared.destination.refuse_sources(source_paths(prepared), prepared.plan)
+
+
+def _check_destination(prepared: Prepared) -> None:
     prepared.destination.check(source_paths(prepared), prepared.plan, force=prepared.request.force)
+
+
+def _interrupted(prepared: Prepared) -> bool:
+    """Whether this run goes on with one that was killed while files got their final names."""
+    resumes = prepared.request.resume and is_journal(prepared.destination.journal)
+    return resumes and _journal(prepared).was_sealing()
+
+
+def _take_back(prepared: Prepared) -> None:
+    """Under the lock: final names become partial ones again, to be sealed once more."""
+    if _interrupted(prepared):
+        prepared.destination.unseal(prepared.plan)
 
 
 def source_paths(prepared: Prepared) -> list[Path]:
@@ -151,12 +167,13 @@ def carry_out(prepared: Prepared, progress: Progress | None = None, proof: Calla
     destination = prepared.destination
     with _locked(destination):
         try:
-            _refuse(prepared)  # once more: another run may have ended since
+            _take_back(prepared)
+            _check_destination(prepared)  # once more: another run may have ended since
             done, resumed = _execute(prepared, progress)
             _refuse_changed(prepared)
             if proof is not None:
                 proof()
-            _journal(prepared).sealing()
+            _journal(prepared).sealing(done)
             destination.seal(prepared.plan, force=prepared.request.force)
         except (BadValue, BrokenFile, Unsupported):
             destination.discard()  # running it again would end the same way

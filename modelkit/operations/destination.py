@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from stat import S_ISREG
 
 from modelkit.errors import BadRequest, CannotAccess, Refused
-from modelkit.execute import Folders, fsync, is_journal
+from modelkit.execute import Folders, files_of_journal, fsync, is_journal
 from modelkit.moving import write_at
 from modelkit.plan import Plan
 from modelkit.sources import Disk, LocalFile, explained
@@ -27,6 +28,7 @@ class Destination:
             raise BadRequest(f"{text}: names nothing that could be made", "give the output a name of its own")
         self.part = self.path.with_name(self.path.name + ".part")
         self.journal = self.path.with_name(self.path.name + ".journal")
+        self.new_journal = self.path.with_name(self.path.name + ".journal.new")
         self.lock = self.path.with_name(self.path.name + ".journal.lock")
         self.old = self.path.with_name(self.path.name + ".old")
         self._made: list[Path] = []
@@ -54,32 +56,27 @@ class Destination:
             raise CannotAccess(f"{parent}: no such folder", "make it first")
         if not os.access(parent, os.W_OK):
             raise CannotAccess(f"{parent}: cannot be written", "choose a folder that you may write to")
-        finals = self.finals(plan)
-        beside = [self.part, *self.partials(plan), self.journal, self.lock, *([self.old] if self.folder else [])]
-        self._refuse_sources(list(sources), [*finals, *beside])
+        self.refuse_sources(sources, plan)
         if not force:
             self.refuse_existing(plan)
         if self.path.exists() and self.folder != self.path.is_dir():
             kinds = ("a file", "a folder") if self.folder else ("a folder", "a file")
             raise Refused(f"{self.path}: is {kinds[0]}, {kinds[1]} was asked for", "choose another name")
-        self._refuse_foreign(beside)
+        self._refuse_foreign(plan)
         self._check_space(plan)
-
-    def finals(self, plan: Plan) -> list[Path]:
-        """What gets its place at the end. A set of files is named after a path that is none of them."""
-        return [*([self.path] if self.folder else []), *(self.final(file.name) for file in plan.layout.files)]
 
     def refuse_existing(self, plan: Plan) -> None:
         """Refuse to replace what stands under a final name."""
-        for taken in self.finals(plan):
+        for taken in self._finals(plan):
             if os.path.lexists(taken):
                 raise Refused(f"{taken}: is there already", "choose another name, or replace it with --force")
 
-    def _refuse_sources(self, sources: list[Path], written: Iterable[Path]) -> None:
+    def refuse_sources(self, sources: Iterable[Path], plan: Plan) -> None:
         """A source may be nothing that is written, nor lie in a folder that is replaced."""
-        origins = {source.resolve() for source in sources}
-        numbers = {_number(source) for source in sources} - {None}
-        for taken in written:
+        read = list(sources)
+        origins = {source.resolve() for source in read}
+        numbers = {_number(source) for source in read} - {None}
+        for taken in [*self._finals(plan), *self._beside(plan)]:
             if taken.resolve() in origins or _number(taken) in numbers:
                 raise Refused(f"{taken}: is the source itself", "choose another destination")
         for folder in (self.path, self.part, self.old) if self.folder else ():
@@ -87,11 +84,20 @@ class Destination:
             if any(origin.is_relative_to(replaced) for origin in origins):
                 raise Refused(f"{folder}: holds the source", "choose another destination")
 
-    def _refuse_foreign(self, beside: Iterable[Path]) -> None:
+    def _finals(self, plan: Plan) -> list[Path]:
+        """What is there in the end. A set of files is named after its path, which itself is not written."""
+        return [*([self.path] if self.folder else []), *(self.final(file.name) for file in plan.layout.files)]
+
+    def _beside(self, plan: Plan) -> list[Path]:
+        """The working names: what stands there is replaced or removed."""
+        own = [self.part, self.journal, self.new_journal, self.lock, *([self.old] if self.folder else [])]
+        return [*own, *self.partials(plan)]
+
+    def _refuse_foreign(self, plan: Plan) -> None:
         """What lies under a working name is removed only where a journal says that an unfinished run left it."""
         if is_journal(self.journal):
             return
-        for path in beside:
+        for path in self._beside(plan):
             if path != self.lock and os.path.lexists(path):
                 message = f"{path}: is there already, and no unfinished conversion left it"
                 raise Refused(message, "move it away: modelkit builds the output under this name")
@@ -113,18 +119,19 @@ class Destination:
         return Unfinished(self, str(main))
 
     def discard(self) -> None:
-        """Remove what an unfinished run left; its journal last, which says that the rest was modelkit's own."""
-        for path in [*self._made, *self._numbered(), self.part, self.journal]:
+        """Remove what an unfinished run left, also one that cut the same set into another number of files.
+
+        The journal goes last: it says that the rest was modelkit's own.
+        """
+        for path in [*self._made, *self._cut_otherwise(), self.part, self.new_journal, self.journal]:
             _remove(path)
         self._made.clear()
 
-    def _numbered(self) -> list[Path]:
-        """Files of a set that an unfinished run cut into another number of files."""
-        if self.folder or not is_journal(self.journal):
-            return []
-        name = re.compile(re.escape(self.path.stem) + r"-\d{5}-of-\d{5}" + re.escape(self.path.suffix) + r"\.part")
-        with explained(self.path.parent):
-            return [path for path in self.path.parent.iterdir() if name.fullmatch(path.name)]
+    def _cut_otherwise(self) -> list[Path]:
+        """Partial files that the journal names, and whose names are those of a numbered set of this destination."""
+        numbered = re.compile(re.escape(self.path.stem) + r"-\d{5}-of-\d{5}" + re.escape(self.path.suffix))
+        named = [] if self.folder else files_of_journal(self.journal)
+        return [self.partial(name) for name in named if numbered.fullmatch(name)]
 
     def prepare(self, plan: Plan, *, fresh: bool) -> None:
         """Make every output file at its final size, with the bytes that are known already."""
@@ -149,13 +156,29 @@ class Destination:
 
     def unseal(self, plan: Plan) -> None:
         """Take back the final names that an interrupted `seal` had given already."""
-        pairs: list[tuple[Path, Path, int | None]] = [(self.path, self.part, None)]
+        pairs = [(self.path, self.part)]
         if not self.folder:
-            pairs = [(self.final(file.name), self.partial(file.name), file.size) for file in plan.layout.files]
-        for final, partial, size in pairs:
-            if final.exists() and not partial.exists() and size in (None, final.stat().st_size):
+            pairs = [(self.final(file.name), self.partial(file.name)) for file in plan.layout.files]
+        files = {self.final(file.name): file.size for file in plan.layout.files}
+        for final, partial in pairs:
+            if os.path.lexists(final) and not os.path.lexists(partial) and self._sealed(final, files):
                 with explained(final):
                     final.rename(partial)
+
+    def _sealed(self, final: Path, files: Mapping[Path, int]) -> bool:
+        """Whether what stands there is as `seal` left it: what somebody added or changed since is not ours to take."""
+        with explained(final):
+            if final.is_symlink() or self.folder != final.is_dir():
+                return False
+            found = sorted(final.iterdir()) if self.folder else [final]
+            if self.folder and found != sorted(files):
+                return False
+            since = self.journal.stat().st_mtime_ns
+            states = [(files[path], path.lstat()) for path in found]
+            return all(
+                S_ISREG(state.st_mode) and state.st_size == size and state.st_mtime_ns <= since
+                for size, state in states
+            )
 
     def seal(self, plan: Plan, *, force: bool) -> None:
         """Sync everything, then rename: the main file last, a folder whole; the old one goes last of all."""

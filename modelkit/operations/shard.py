@@ -123,7 +123,7 @@ def _proved(prepared: Prepared, before: ModelDigest, workers: int | None) -> Mod
     after = digest_of(written, workers=workers)
     if after.digest != before.digest:
         message = f"{destination.path}: the model digest is {after.digest} after, {before.digest} before"
-        raise BrokenFile(message, "the disk did not keep what was written: try another one")
+        raise BrokenFile(message, "the disk did not keep what was written: try another one", "digest-differs")
     return after
 
 

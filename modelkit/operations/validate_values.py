@@ -126,7 +126,7 @@ def _stream(work: Pass, source: LocalFile, pages: Zeros, hasher: ThreadPoolExecu
         if number % BUFFERS in waiting:
             waiting[number % BUFFERS].result()
         piece = memoryview(buffer)[: min(PIECE, source.size - start)]
-        source.fill(start, piece)
+        source.read_into(start, piece)
         waiting[number % BUFFERS] = hasher.submit(state.update, piece)
         data = np.frombuffer(piece, np.uint8)
         pages.feed(data, start)

@@ -509,9 +509,9 @@ def test_killed_runs_resume_to_the_same_bytes(destination: str, moments: int, la
         time.sleep(rng.uniform(0.1, 0.7))
         child.send_signal(signal.SIGKILL)
         child.communicate()
-        journal = [name for name in names(tmp_path) if name.endswith(".journal")]
-        if not journal and names(tmp_path):  # it had ended, and is whole: begin anew
-            merge(next(tmp_path.rglob("*-00001-of-*.gguf")), tmp_path / "whole.gguf", digest=False)
+        first = next(tmp_path.rglob("*-00001-of-*.gguf"), None)
+        if first is not None and not list(tmp_path.glob("*.journal")):  # it had ended, and is whole: begin anew
+            merge(first, tmp_path / "whole.gguf", digest=False)
             assert (tmp_path / "whole.gguf").read_bytes() == large.read_bytes()
             shutil.rmtree(tmp_path)
             tmp_path.mkdir()

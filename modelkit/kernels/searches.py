@@ -44,11 +44,17 @@ def nearest(x: F32) -> Array:
 
 
 def total(x: F32) -> F32:
-    """The sum of each column, one value after the other."""
+    """The sum of each column, one value after the other from 0 on: never -0, as where ggml's loop begins with 0."""
+    summed: F32 = summed_from_first(x) + np.float32(0)
+    return summed
+
+
+def summed_from_first(x: F32) -> F32:
+    """The sum of each column, where ggml's loop begins with the first value: -0 when all are."""
     if x.shape[1] == 1:  # numpy sums what lies in one run in pairs: a lone column, or columns that are contiguous
         summed: F32 = np.add.accumulate(x, axis=0)[-1]
-    else:
-        summed = np.add.reduce(np.ascontiguousarray(x), axis=0)
+    else:  # numpy begins with +0 unless told otherwise; -0 changes no value that is added to it
+        summed = np.add.reduce(np.ascontiguousarray(x), axis=0, initial=np.float32(-0.0))
     return summed
 
 
@@ -79,7 +85,7 @@ def scale_and_minimum(
     f32 = np.float32
     low, high = lowest(x), x.max(axis=0)
     least = np.where(low > 0, f32(0), low)
-    sum_w, sum_x = total(weights), total(weights * x)
+    sum_w, sum_x = summed_from_first(weights), summed_from_first(weights * x)
     codes, work, other = np.empty_like(x), np.empty_like(x), np.empty_like(x)
 
     def error(scale: F32, minimum: F32) -> F32:

@@ -68,6 +68,16 @@ def test_blocks_of_any_values(name: str, native: Any, x: np.ndarray) -> None:
     agree(name, native, x)
 
 
+def test_the_sign_of_a_sum_of_zeros_is_that_of_ggml() -> None:
+    """It becomes the sign of a minimum. numpy adds up from +0 where ggml's loop begins with the first value."""
+    x, importance = np.full((2, 768), -0.0, np.float32), np.zeros(768, np.float32)
+    x[1, 0], x[1, 32], importance[33] = 2, -0.38085938, 1.75
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "native", lambda: None)
+        (found,) = ENCODINGS["q4_1"].pack(x, importance)
+    assert found.reshape(-1).view(np.uint8)[25 * 20 : 26 * 20].tobytes() == bytes([0, 0, 0, 0x80, 0xE0]) + b"\xee" * 15
+
+
 @pytest.mark.parametrize("name", sorted(kernels.BLOCKS))
 @given(x=rows(modest), importance=arrays(np.float32, 768, elements=weights, fill=weights))
 @few

@@ -7,9 +7,9 @@
 >>> model["model.norm.weight"].shape
 (256,)
 
-`open` reads headers; a tensor's values are read when they are asked for. `convert`, `run`, `verify`, `shard` and
-`merge` do what the commands of these names do, `logits` gives a model's raw predictions as an array, `model_digest`
-what `checksum --model` prints. All of them raise ModelkitError, whose `fix` says what to do about it.
+`open` reads headers; a tensor's values are read when they are asked for. `convert`, `run`, `verify`, `validate`,
+`shard` and `merge` do what the commands of these names do, `logits` gives a model's raw predictions as an array,
+`model_digest` what `checksum --model` prints. All of them raise ModelkitError, whose `fix` says what to do about it.
 docs/tutorial.md shows them at work.
 """
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from modelkit.operations.calls import merge as merge
     from modelkit.operations.calls import run as run
     from modelkit.operations.calls import shard as shard
+    from modelkit.operations.calls import validate as validate
     from modelkit.operations.calls import verify as verify
     from modelkit.operations.checksum_model import model_digest as model_digest
     from modelkit.operations.reading import LazyTensor as LazyTensor
@@ -44,6 +45,7 @@ _PLACES = {
     "open": "operations.reading:open",
     "run": "operations.calls:run",
     "shard": "operations.calls:shard",
+    "validate": "operations.calls:validate",
     "verify": "operations.calls:verify",
 }
 
@@ -59,6 +61,7 @@ __all__ = [
     "open",
     "run",
     "shard",
+    "validate",
     "verify",
 ]
 

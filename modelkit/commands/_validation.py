@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modelkit.errors import BadRequest
+from modelkit.sources import check_report
 
 
 def run(paths: tuple[str, ...], options: Mapping[str, Any]) -> int:
@@ -16,6 +17,9 @@ def run(paths: tuple[str, ...], options: Mapping[str, Any]) -> int:
 
     policy = _policy(paths, options)
     outputs = _outputs(options)
+    for _, output in outputs:
+        if output is not None:
+            check_report(output, [Path(path) for path in paths])
     level: Any = options["level"] or (policy.level if policy else None) or "header"
     request = operation.Request(
         paths,

@@ -25,6 +25,9 @@ from modelkit.runner.memory import half_of_memory
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from modelkit.faults import Severity
+    from modelkit.operations.validate_report import Report
+    from modelkit.rules._contract import Level
     from modelkit.tensors import F32
 
 Path = str | os.PathLike[str]
@@ -155,3 +158,22 @@ def verify(
     chosen = choose(gate, max_kl, min_top1)
     paths = os.fspath(original), os.fspath(converted)
     return verification.verify(verification.Request(*paths, tokens_file, text, tokenizer, chosen, local))
+
+
+def validate(
+    *paths: Path,
+    level: Level = "header",
+    fail_on: Severity = "error",
+    policy: Path | None = None,
+) -> Report:
+    """`modelkit validate PATHS...`: every finding, what was looked at, and the exit code that the command would have.
+
+    level: header, sample or full. policy: a modelkit.toml; none is looked for. Broken files are findings, not errors;
+    BadRequest for a policy that says what it cannot mean.
+    """
+    from modelkit.operations.policy import load
+    from modelkit.operations.validate import Request as Judging
+    from modelkit.operations.validate import validate as judged
+
+    rules = load(os.fspath(policy)) if policy is not None else None
+    return judged(Judging(tuple(os.fspath(path) for path in paths), level, fail_on, rules))

@@ -89,6 +89,24 @@ def test_exit_codes(museum: Path, run: Run, tmp_path: Path) -> None:
     assert run("validate", tmp_path / "notes.txt").returncode == 2
 
 
+def test_a_report_never_replaces_what_is_judged(stories: Path, tmp_path: Path, run: Run) -> None:
+    import shutil
+
+    shutil.copy(stories / "model.safetensors", tmp_path / "a.safetensors")
+    before = (tmp_path / "a.safetensors").read_bytes()
+    done = run("validate", tmp_path / "a.safetensors", "-f", "json", "-o", tmp_path / "a.safetensors")
+    assert done.returncode == 1 and (tmp_path / "a.safetensors").read_bytes() == before
+    assert run("validate", stories, "-o", tmp_path / "no" / "where").returncode == 1
+
+
+def test_from_python(stories: Path, museum: Path) -> None:
+    import modelkit
+
+    assert modelkit.validate(stories, level="full").exit_code == 0
+    report = modelkit.validate(museum / "nan-weights", museum / "bad-magic", level="full")
+    assert {found.rule for found in report.findings} == {"nan-weights", "bad-magic"} and report.exit_code == 1
+
+
 def test_the_json_document(museum: Path, run: Run) -> None:
     found = report(run, museum / "overlapping-tensors" / "model.safetensors")
     assert found["schema_version"] == 1

@@ -27,6 +27,7 @@ from modelkit.bundles import parity
 ROUNDS = 5
 DATA, EXTRA = 10, 2
 LOST = (3, 7)
+ROWS = parity.matrix(EXTRA, DATA)
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -49,16 +50,16 @@ def main() -> int:
     rng = np.random.default_rng(0)
     stripes = [[rng.integers(0, 256, parity.STRIPE, dtype=np.uint8) for _ in range(DATA)] for _ in range(mib)]
     raw = [[stripe.tobytes() for stripe in row] for row in stripes]
-    whole = [[*row, *parity.encode(row, EXTRA)] for row in stripes]
+    whole = [[*row, *parity.encode(row, ROWS)] for row in stripes]
     have = [{n: s for n, s in enumerate(row) if n not in LOST} for row in whole]
 
     def ours_back() -> None:
         for stripe, row in zip(have, whole, strict=True):
-            back = parity.rebuild(DATA, EXTRA, stripe, LOST)
+            back = parity.rebuild(DATA, ROWS, stripe, LOST)
             check(all(np.array_equal(back[number], row[number]) for number in LOST))
 
     works: dict[str, Callable[[], object]] = {
-        "modelkit encode": lambda: [parity.encode(row, EXTRA) for row in stripes],
+        "modelkit encode": lambda: [parity.encode(row, ROWS) for row in stripes],
         "modelkit repair": ours_back,
     }
     works |= zfec_works(raw)

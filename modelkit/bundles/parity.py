@@ -31,7 +31,7 @@ FIELD = 0x11D
 MOST = 256  # volumes in all: each needs an element of the field of its own
 PARTS = 8  # bits of an element
 STRIPE = 1 << 20
-"""Bytes of a stripe: what is damaged and repaired at once. The last one of a volume may be shorter."""
+"""Bytes of a stripe: what is damaged and repaired at once. Small volumes have shorter ones."""
 
 Matrix = tuple[tuple[int, ...], ...]
 
@@ -85,25 +85,31 @@ def ones(element: int) -> int:
 
 
 @cache
-def matrix(data: int, parity: int) -> Matrix:
-    """M x K elements such that any K of the K + M volumes determine all; row 0 is a plain XOR.
+def matrix(parity: int, columns: int) -> Matrix:
+    """M rows of 256 - M elements, as many data volumes as there can be; any K of K + M volumes determine all.
 
-    Raises BadRequest for numbers of volumes that the field has no elements for.
+    Element j of row i does not depend on K, so volumes can be added while data passes; row 0 is a plain XOR. `columns`
+    is the planned K, for which the other rows are made cheap. Raises BadRequest for more than 256 volumes.
     """
-    if data < 1 or parity < 0 or data + parity > MOST:
-        message = f"{data} volumes and {parity} of parity: at least one and at most {MOST} in all can be protected"
-        raise BadRequest(message, "make the volumes larger, or fewer of parity")
-    rows = [[inverse((data + i) ^ j) for j in range(data)] for i in range(parity)]
+    check(columns, parity)
+    rows = [[inverse((MOST - 1 - i) ^ j) for j in range(MOST - parity)] for i in range(parity)]
     if rows:
         scale = [inverse(element) for element in rows[0]]
         rows = [[multiply(element, factor) for element, factor in zip(row, scale, strict=True)] for row in rows]
-    return tuple(tuple(row) if number == 0 else _cheapest(row) for number, row in enumerate(rows))
+    return tuple(tuple(row) if number == 0 else _cheapest(row, columns) for number, row in enumerate(rows))
 
 
-def _cheapest(row: list[int]) -> tuple[int, ...]:
+def check(data: int, parity: int) -> None:
+    """Raises BadRequest for numbers of volumes that the field has no elements for."""
+    if data < 1 or parity < 0 or data + parity > MOST:
+        message = f"{data} volumes and {parity} of parity: at least one and at most {MOST} in all can be protected"
+        raise BadRequest(message, "make the volumes larger, or fewer of parity")
+
+
+def _cheapest(row: list[int], columns: int) -> tuple[int, ...]:
     """A row times the constant that leaves the fewest parts to XOR, the least such constant: what it protects stays."""
-    multiples = (tuple(multiply(element, factor) for element in row) for factor in range(1, 256))
-    return min(multiples, key=lambda multiple: sum(map(ones, multiple)))
+    factor = min(range(1, 256), key=lambda factor: sum(ones(multiply(e, factor)) for e in row[:columns]))
+    return tuple(multiply(element, factor) for element in row)
 
 
 # ---- coding
@@ -144,9 +150,9 @@ def _words(run: Array) -> Array:
     return run if run.size % 8 else run.view(np.uint64)
 
 
-def encode(stripes: Sequence[Bytes], parity: int) -> list[Array]:
-    """The stripes of M parity volumes from one stripe of each data volume: uint8 arrays."""
-    rows = matrix(len(stripes), parity)
+def encode(stripes: Sequence[Bytes], rows: Matrix) -> list[Array]:
+    """The stripes of M parity volumes from one stripe of each data volume: uint8 arrays. `rows` is the matrix."""
+    check(len(stripes), len(rows))
     into = [np.zeros(len(stripes[0]), np.uint8) for _ in rows]
     for number, stripe in enumerate(stripes):
         accumulate(into, [row[number] for row in rows], stripe)
@@ -165,14 +171,16 @@ class Recovery:
     columns: Matrix
 
 
-def recovery(data: int, parity: int, lost: Iterable[int], missing: Iterable[int] = ()) -> Recovery:
+def recovery(data: int, rows: Matrix, lost: Iterable[int], missing: Iterable[int] = ()) -> Recovery:
     """What to read to rebuild the stripes of the volumes `lost`, when those of `missing` cannot be read either.
 
-    Raises Refused when more are gone than there are parity volumes.
+    `data` is how many data volumes there are, `rows` the matrix. Raises Refused when more are gone than there are
+    parity volumes.
     """
-    wanted = tuple(sorted(set(lost)))
+    check(data, len(rows))
+    wanted, parity = tuple(sorted(set(lost))), len(rows)
     gone = {*wanted, *missing}
-    rows, holes = matrix(data, parity), [number for number in range(data) if number in gone]
+    holes = [number for number in range(data) if number in gone]
     if len(gone) > parity:
         message = f"{len(gone)} of {data} + {parity} volumes are damaged at the same place, {parity} can be rebuilt"
         raise Refused(message, "copy one of them again from where the bundle was made")
@@ -182,7 +190,7 @@ def recovery(data: int, parity: int, lost: Iterable[int], missing: Iterable[int]
     restored = {
         hole: [_share(solved[at], rows, helpers, number, data) for number in use] for at, hole in enumerate(holes)
     }
-    found = [restored[n] if n < data else _again(rows[n - data], restored, use) for n in wanted]
+    found = [restored[n] if n < data else _again(rows[n - data][:data], restored, use) for n in wanted]
     return Recovery(wanted, tuple(use), tuple(zip(*found, strict=True)))
 
 
@@ -231,13 +239,13 @@ def _inverted(square: list[list[int]]) -> list[list[int]]:
     return [row[size:] for row in rows]
 
 
-def rebuild(data: int, parity: int, stripes: Mapping[int, Bytes], lost: Iterable[int]) -> dict[int, Array]:
+def rebuild(data: int, rows: Matrix, stripes: Mapping[int, Bytes], lost: Iterable[int]) -> dict[int, Array]:
     """The stripes of the volumes `lost` from those that are there, by number; uint8 arrays.
 
     Raises Refused when fewer than K of the stripes are there. What comes back must be held against its digest:
     no code can tell that a stripe which it was given is wrong.
     """
-    plan = recovery(data, parity, lost, set(range(data + parity)) - set(stripes))
+    plan = recovery(data, rows, lost, set(range(data + len(rows))) - set(stripes))
     into = [np.zeros(len(next(iter(stripes.values()))), np.uint8) for _ in plan.lost]
     for number, column in zip(plan.use, plan.columns, strict=True):
         accumulate(into, column, stripes[number])

@@ -14,6 +14,7 @@ Examples:
   modelkit inspect model/ --tree
   modelkit inspect model.gguf --metadata --key tokenizer.chat_template
   modelkit inspect model.safetensors --top 10 --json
+  modelkit inspect https://example.com/model.gguf
 
 \b
 Exit codes: 0 read and sound, 1 broken or refused, 2 usage."""
@@ -29,7 +30,8 @@ Exit codes: 0 read and sound, 1 broken or refused, 2 usage."""
 def command(path: str, view: str | None, top: int | None, key: str | None, grep: str | None, as_json: bool) -> None:
     """Show what PATH holds: format, architecture, parameters, encodings, size, context, health.
 
-    Reads headers only: a model of any size answers at once.
+    Reads headers only: a model of any size answers at once. PATH may be the https URL of one file: a few range
+    requests fetch its header.
     """
     if key is not None:
         view = "metadata"

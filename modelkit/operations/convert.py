@@ -145,7 +145,7 @@ def _take_back(prepared: Prepared) -> None:
 
 def source_paths(prepared: Prepared) -> list[Path]:
     """What is read and must stay as it is: the path that was named, its shards, a tokenizer."""
-    opener, tokenizer = prepared.opened.opener, prepared.request.tokenizer
+    opener, tokenizer = prepared.opened.disk, prepared.request.tokenizer
     named = [opener.path, *([Path(tokenizer)] if tokenizer else [])]
     return [*named, *(opener.root / name for name in prepared.sources)]
 
@@ -203,7 +203,7 @@ def _refuse_changed(prepared: Prepared) -> None:
 
 def _execute(prepared: Prepared, progress: Progress | None) -> tuple[list[Done], int]:
     plan, destination, request = prepared.plan, prepared.destination, prepared.request
-    folders = destination.folders(prepared.opened.opener)
+    folders = destination.folders(prepared.opened.disk)
     journal = _journal(prepared)
     found = journal.resume() if request.resume and destination.journal.exists() else []
     done = still_there(plan, folders, found) if found and all(p.exists() for p in destination.partials(plan)) else []

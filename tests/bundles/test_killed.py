@@ -94,9 +94,10 @@ def test_four_gib_in_shards(tmp_path: Path, run: Run) -> None:
     """A sharded model of 4 GiB: byte for byte, within 250 MiB of memory."""
     source = tmp_path / "s"
     source.mkdir()
-    maker = "import sys; sys.path.insert(0, sys.argv[1]); from test_killed import shard; shard(sys.argv[2], int(sys.argv[3]))"
+    maker = "import sys; from test_killed import shard; shard(sys.argv[1], int(sys.argv[2]))"
+    paths = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{Path(__file__).parent.parent}"}
     for number in range(4):  # in processes of their own: what a parent holds counts as the peak of its children
-        subprocess.run([sys.executable, "-c", maker, str(Path(__file__).parent), source, str(number)], check=True)
+        subprocess.run([sys.executable, "-c", maker, source, str(number)], check=True, env=paths)
     assert sum(path.stat().st_size for path in source.iterdir()) > 4 << 30
     for arguments in (
         ("create", source, tmp_path / "b", "--volume-size", "700MB", "--parity", "1"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from modelkit.bundles.codecs import MANNERS, Coder, Manner
 from modelkit.bundles.layout import Coded, Entry, Place
-from modelkit.bundles.transforms import HARDER, Transform, split
+from modelkit.bundles.transforms import HARDER, Transform, room, split
 from modelkit.errors import BrokenFile
 from modelkit.lazy import np
 from modelkit.operations.bundle_plan import Plan
@@ -31,7 +31,7 @@ class CodedPiece:
     number: int
     entry: Entry
     row: bytes
-    planes: list[bytes | memoryview]
+    planes: list[bytes]
 
 
 class Coding:
@@ -62,7 +62,8 @@ class Coding:
         piece = int(self.order[number])
         row = self.plan.cuts.table[piece]
         file, length = int(row["file"]), int(row["length"])
-        data = memoryview(self._sources.read(file, int(row["offset"]), length))
+        data = room().source[:length]
+        self._sources.read(file, int(row["offset"]), data)
         if fingerprint(data) != self.prints[piece].tobytes():
             name = self.plan.tree.files[file].place
             fix = "run again with --force when nothing writes to it; if nothing does, its disk or the memory is failing"
@@ -76,9 +77,7 @@ class Coding:
         row = self.plan.cuts.table[piece]
         return Place(int(row["file"]), int(row["offset"]))
 
-    def _best(
-        self, data: memoryview, transform: int, manner: Manner
-    ) -> tuple[int, list[Coded], list[bytes | memoryview]]:
+    def _best(self, data: memoryview, transform: int, manner: Manner) -> tuple[int, list[Coded], list[bytes]]:
         """The transform of the dtype; with `--max` the best of several."""
         transforms = self.plan.cuts.transforms
         chosen = transforms[transform]
@@ -90,9 +89,7 @@ class Coding:
                     transform, coded, planes = transforms.index(other), again, stored
         return transform, coded, planes
 
-    def _planes(
-        self, data: memoryview, transform: Transform, manner: Manner
-    ) -> tuple[list[Coded], list[bytes | memoryview]]:
+    def _planes(self, data: memoryview, transform: Transform, manner: Manner) -> tuple[list[Coded], list[bytes]]:
         pairs = [self.coder.code(plane, manner) for plane in split(data, transform)]
         return [coded for coded, _ in pairs], [stored for _, stored in pairs]
 
@@ -108,10 +105,10 @@ class _Sources:
         self._disks: dict[int, Disk] = {}
         self._places = [file.place for file in plan.tree.files]
 
-    def read(self, file: int, start: int, size: int) -> bytes:
+    def read(self, file: int, start: int, into: memoryview) -> None:
         disk = self._disks.get(file)
         if disk is None:
             while len(self._disks) >= OPEN:
                 self._disks.pop(next(iter(self._disks)), None)
             disk = self._disks[file] = Disk(Path(self._places[file]))
-        return disk.open(Path(self._places[file]).name).read(start, size)
+        disk.open(Path(self._places[file]).name).read_into(start, into)

@@ -42,6 +42,13 @@ def create_options(function: C) -> C:
             click.option("--repository", metavar="URL", default="", help="Where the model comes from."),
             click.option("--revision", metavar="REV", default="", help="Which revision of it."),
             click.option("--license", metavar="NAME", default="", help="Its licence. [default: as its README says]"),
+            click.option(
+                "--format",
+                "form",
+                type=click.Choice(["volumes", "oci"]),
+                default="volumes",
+                help="oci: a layout for registries. [default: volumes]",
+            ),
             click.option("--plan", "plan_only", is_flag=True, help="Volumes, parity and time, from headers alone."),
             click.option("--force", is_flag=True, help="Replace a bundle that stands there."),
             threads_option,
@@ -79,7 +86,27 @@ def create(src: str, bundle: str, **options: Any) -> None:
     run_safely(lambda: _create(src, bundle, options))
 
 
+OF_VOLUMES = ("volume_size", "parity", "coding", "best", "sign", "wheels", "base", "seal", "plan_only", "force")
+
+
+def _create_layout(src: str, bundle: str, options: dict[str, Any]) -> int:
+    from modelkit.operations.bundle_oci import create
+    from modelkit.operations.bundle_origin import origin_of
+    from modelkit.report import packing
+    from modelkit.report.progress import progress
+
+    if any(options.get(name) for name in OF_VOLUMES):
+        raise click.UsageError("--format oci takes --repository, --revision, --license, --quiet and --json only")
+    origin = origin_of(src, options["repository"], options["revision"], options["license"])
+    with progress("bundle", None, quiet=options["quiet"]) as bar:
+        made = create(src, bundle, origin, bar)
+    _show(packing.layout_document(made), packing.layout_lines(made), as_json=options["as_json"])
+    return 0
+
+
 def _create(src: str, bundle: str, options: dict[str, Any]) -> int:
+    if options["form"] == "oci":
+        return _create_layout(src, bundle, options)
     from modelkit.operations import bundle_plan
     from modelkit.operations.bundle_create import create
     from modelkit.operations.bundle_origin import origin_of

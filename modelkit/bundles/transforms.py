@@ -78,7 +78,7 @@ class Room:
     """Buffers that are used for one piece after the other: new ones cost several times the arithmetic (page faults)."""
 
     def __init__(self) -> None:
-        self.source = memoryview(bytearray(limits.PIECE))
+        self.source, self.base = (memoryview(bytearray(limits.PIECE)) for _ in range(2))
         self._one, self._other, self._planes = (np.empty(limits.PIECE, np.uint8) for _ in range(3))
 
     def words(self, size: int, bits: int) -> tuple[Array, Array]:

@@ -37,6 +37,8 @@ def create_options(function: C) -> C:
             click.option("--portable", "coding", flag_value="deflate", help="Unpacks with every Python: deflate."),
             click.option("--no-compress", "coding", flag_value="raw", help="Store bytes as they are."),
             click.option("--max", "best", is_flag=True, help="The best ratio, at several times the work."),
+            click.option("--base", metavar="OLD", help="Only what differs from OLD, which the other side has."),
+            click.option("--seal", is_flag=True, help="Add SEAL.json: what the model predicts, for verify --seal."),
             click.option("--sign", metavar="KEY", help="A P-256 private key (PEM): writes model.sig."),
             click.option("--with-wheels", "wheels", is_flag=True, help="Add zstandard for this Python and system."),
             click.option("--repository", metavar="URL", default="", help="Where the model comes from."),
@@ -124,6 +126,8 @@ def _create(src: str, bundle: str, options: dict[str, Any]) -> int:
         options["force"],
         options["threads"],
         options["sign"],
+        options["base"],
+        options["seal"],
         origin=origin_of(src, options["repository"], options["revision"], options["license"]),
     )
     if options["plan_only"]:
@@ -252,10 +256,11 @@ manifest anywhere, 130 interrupted."""
 )
 @click.argument("bundle")
 @click.argument("dst")
+@click.option("--base", metavar="OLD", help="What the bundle was made against, if it was.")
 @threads_option
 @quiet_option
 @json_option
-def unpack(bundle: str, dst: str, threads: int | None, quiet: bool, as_json: bool) -> None:
+def unpack(bundle: str, dst: str, base: str | None, threads: int | None, quiet: bool, as_json: bool) -> None:
     """Restore the files of BUNDLE under DST, a new or empty folder, byte for byte.
 
     A file gets its name when it is whole and its SHA-256 is right. Run again after an interruption, or with
@@ -268,7 +273,7 @@ def unpack(bundle: str, dst: str, threads: int | None, quiet: bool, as_json: boo
         from modelkit.report.progress import progress
 
         with progress("unpack", None, quiet=quiet) as bar:
-            done = unpack(bundle, dst, threads=threads, progress=bar)
+            done = unpack(bundle, dst, base=base, threads=threads, progress=bar)
         _show(bundling.unpacked_document(done, dst), bundling.unpacked_lines(done, dst), as_json=as_json)
         return 0
 

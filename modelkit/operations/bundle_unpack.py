@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 
 from modelkit.bundles import limits
 from modelkit.bundles.codecs import decode
+from modelkit.bundles.delta import restored
 from modelkit.bundles.layout import DIGEST, HEAD, Entry, read_table
 from modelkit.bundles.transforms import join, room
-from modelkit.errors import BrokenFile, CannotAccess, ModelkitError, Unsupported
+from modelkit.errors import BrokenFile, CannotAccess, ModelkitError
 from modelkit.lazy import np
+from modelkit.operations.bundle_base import check_base
 from modelkit.operations.bundle_open import Bundle, Located, open_bundle
 from modelkit.operations.bundle_pool import IN_FLIGHT, in_order
 from modelkit.operations.bundle_restore import Destination, Parts, enough_room
@@ -46,16 +49,22 @@ class _Stored:
     start: int
 
 
-def unpack(path: str, destination: str, *, threads: int | None = None, progress: Progress | None = None) -> Unpacked:
+def unpack(
+    path: str,
+    destination: str,
+    *,
+    base: str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Unpacked:
     """Unpack every volume that is there. Raises CannotAccess when some are missing: run again with them."""
     bundle = open_bundle(path)
     description = bundle.manifest.description
-    if description.base is not None:
-        raise Unsupported(f"{path}: is a delta, and needs its base", "name the base's folder with --base")
+    places = [] if description.base is None else check_base(description.base, base)
     target = Destination(destination, description)
     target.begin()
     enough_room(target.root, description.size - target.skipped)
-    run = _Unpacking(bundle, target, threads or os.cpu_count() or 1, progress)
+    run = _Unpacking(bundle, target, threads or os.cpu_count() or 1, progress, places)
     run.all()
     return Unpacked(bundle, len(description.files), description.size, target.skipped)
 
@@ -63,7 +72,10 @@ def unpack(path: str, destination: str, *, threads: int | None = None, progress:
 class _Unpacking:
     """One run of `unpack`."""
 
-    def __init__(self, bundle: Bundle, target: Destination, threads: int, progress: Progress | None) -> None:
+    def __init__(
+        self, bundle: Bundle, target: Destination, threads: int, progress: Progress | None, base: Sequence[Path]
+    ) -> None:
+        self.base = [LocalFile(place, place.name) for place in base]
         self.bundle = bundle
         self.target = target
         self.description = bundle.manifest.description
@@ -129,7 +141,13 @@ class _Unpacking:
             source.will_be_read()
             table = _table(source, located, self.description.stripe)
             entries = read_table(
-                table, volume.pieces, volume.table, self.description.transforms, self.sizes, volume.name
+                table,
+                volume.pieces,
+                volume.table,
+                self.description.transforms,
+                self.sizes,
+                volume.name,
+                [file.size for file in self.base],
             )
             stored = self._stored(source, located, entries, done, executor)
             work = partial(self._write, source)
@@ -159,6 +177,10 @@ class _Unpacking:
         buffer = self._buffers.get()
         data = buffer[: entry.length]
         join(planes, transform, np.frombuffer(data, np.uint8))
+        if entry.base is not None:
+            before = room().base[: entry.length]
+            self.base[entry.base.file].read_into(entry.base.offset, before)
+            data[:] = restored(data, before, transform.delta).data
         for place in entry.targets:
             self.parts.write(place.file, place.offset, data)
         return piece, data

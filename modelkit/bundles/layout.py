@@ -191,6 +191,8 @@ def read_table(
 
 def _entry(data: bytes, at: int, transforms: Sequence[Transform]) -> tuple[Entry, int]:
     transform, flags, targets, length = _ENTRY.unpack_from(data, at)
+    if flags > 1:
+        raise IndexError(flags)  # bits without a meaning
     at += _ENTRY.size
     planes = len(transforms[transform].fields)
     words = struct.unpack_from(f"<{planes}I", data, at)

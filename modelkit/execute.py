@@ -346,9 +346,11 @@ def locked(path: Path) -> Iterator[bool]:
         file, made = _journal_file(path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             os.close(file)
             raise Refused(f"{path}: another run is writing this destination", "wait for it to end") from None
+        except OSError:
+            pass  # a file system without locks
         if _stands_at(file, path):
             break
         os.close(file)  # its run has ended and removed it: a lock on it would keep nobody out

@@ -102,7 +102,7 @@ def validate(request: Request, progress: Callable[[int], None] | None = None) ->
 def _refuse_reading(request: Request) -> None:
     for path in request.paths:
         if is_url(path) and request.level != "header":
-            fix = "leave --level out, or download the file first"
+            fix = "use --level header, or download the file first"
             raise BadRequest(f"{path}: of a URL only headers are read, not at level {request.level}", fix)
 
 

@@ -174,10 +174,18 @@ def is_url(path: str | os.PathLike[str]) -> bool:
 
 def write_report(path: str, text: str) -> None:
     """Write a text whole or not at all. Raises CannotAccess."""
+    write_whole(path, text.encode("utf-8"))
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """Write a file whole or not at all: under a .part name, on the disk, then renamed. Raises CannotAccess."""
     part = Path(path + ".part")
     try:
         with explained(path):
-            part.write_text(text, encoding="utf-8")
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
             part.replace(path)
     finally:
         with suppress(OSError):

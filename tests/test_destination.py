@@ -153,11 +153,10 @@ def test_absurd_numbers_are_refused(options: dict[str, int], source: Path, tmp_p
 
 
 def test_a_report_on_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, text: str, encoding: str) -> None:
-        path.touch()
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr("modelkit.sources.os.fsync", full)
     with pytest.raises(CannotAccess, match="no space left"):
         write_report(str(tmp_path / "page.html"), "words")
     assert names(tmp_path) == []

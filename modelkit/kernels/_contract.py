@@ -26,6 +26,21 @@ class Native(Protocol):
     def widen(self, name: str, data: Array, out: F32) -> None:
         """float32 from small floats."""
 
+    def convert(  # the extension takes no keywords
+        self,
+        source: str,
+        data: Array,
+        target: str,
+        out: Array,
+        limit: float,
+        finite: bool,  # noqa: FBT001
+    ) -> tuple[float, float, float] | None:
+        """Stored bytes into stored bytes, and what `difference` says of their values.
+
+        None, with `out` half written, at a magnitude above `limit`, at a NaN or infinity where only finite values may
+        be, or when a scale overflows.
+        """
+
     def scan(self, values: F32) -> tuple[float, int]:
         """(the largest finite magnitude, the place of the first NaN or infinity or -1)."""
 

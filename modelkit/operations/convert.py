@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from modelkit.errors import BadRequest, BadValue, BrokenFile, CannotAccess, Refused, Unsupported
-from modelkit.execute import Done, Journal, execute, is_journal, locked, still_there, work
+from modelkit.execute import Journal, execute, is_journal, locked, still_there, work
 from modelkit.formats import Format
+from modelkit.jobs import Done
 from modelkit.operations import importance
 from modelkit.operations.design import Design, constant_tensors, design, refuse_requantising, understand
 from modelkit.operations.destination import Destination

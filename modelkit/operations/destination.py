@@ -10,7 +10,8 @@ from pathlib import Path
 from stat import S_ISREG
 
 from modelkit.errors import BadRequest, CannotAccess, Refused
-from modelkit.execute import Folders, files_of_journal, fsync, is_journal
+from modelkit.execute import files_of_journal, fsync, is_journal
+from modelkit.jobs import Folders
 from modelkit.moving import write_at
 from modelkit.plan import Plan
 from modelkit.sources import Disk, LocalFile, explained

@@ -12,7 +12,7 @@ from modelkit.errors import Unsupported
 from modelkit.operations.design import Understanding, understand
 from modelkit.operations.opening import Opened, open_model, refuse_empty
 from modelkit.runner.canonical import Canonical, canonical
-from modelkit.runner.weights import Weights
+from modelkit.runner.weights import Watch, Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Runnable:
         """The most values of a tensor that are decoded at once."""
         return max(tensor.at_once for tensor in self.tensors.values())
 
-    def weights(self, keep: int = 0) -> Weights:
-        """Its tensors; up to `keep` bytes of them stay in memory as float32."""
-        return Weights(self.tensors, self.opened.opener, keep)
+    def weights(self, keep: int = 0, watch: Watch | None = None) -> Weights:
+        """Its tensors; up to `keep` bytes of them stay in memory as float32. `watch` sees all products."""
+        return Weights(self.tensors, self.opened.opener, keep, watch)
 
 
 def runnable(path: str | os.PathLike[str]) -> Runnable:

@@ -68,8 +68,7 @@ class Decoder:
 
     def head_blocks(self, x: F32) -> Iterator[tuple[int, F32]]:
         """(first token id, logits [batch, tokens, ids]) for each block of the vocabulary, in order."""
-        with np.errstate(all="ignore"):
-            x = self._norm("output_norm.weight", x)
+        x = self.normed(x)
         flat = x.reshape(-1, x.shape[-1])
         for first, rows in self.weights.blocks(self.head):
             logits = np.empty((len(flat), len(rows)), np.float32)
@@ -78,6 +77,11 @@ class Decoder:
                 if self.config.logit_softcap is not None:
                     softcap(logits, self.config.logit_softcap)
             yield first, logits.reshape(*x.shape[:-1], -1)
+
+    def normed(self, x: F32) -> F32:
+        """What the head is multiplied by, from the last layer's output: [batch, tokens, hidden]."""
+        with np.errstate(all="ignore"):
+            return self._norm("output_norm.weight", x)
 
     def logits(self, x: F32) -> F32:
         """[batch, tokens, vocabulary] from the last layer's output."""

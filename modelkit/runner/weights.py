@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from modelkit.lazy import np
@@ -16,15 +16,22 @@ FEW = 4
 """Up to so many vectors, multiplying one by one is faster than one product of matrices."""
 
 
+Watch = Callable[[str, "F32"], None]
+"""Called with a matrix's name and the vectors [vectors, columns] that it is about to be multiplied by."""
+
+
 class Weights:
     """The tensors of one model. `keep` bytes may be held as float32, in the order of first use.
 
     What a block of rows is depends on shapes alone, so results do not depend on `keep` or on encodings.
     """
 
-    def __init__(self, tensors: Mapping[str, Canonical], opener: Opener, keep: int = 0) -> None:
+    def __init__(
+        self, tensors: Mapping[str, Canonical], opener: Opener, keep: int = 0, watch: Watch | None = None
+    ) -> None:
         self.tensors = tensors
         self.keep = keep
+        self._watch = watch
         self._opener = opener
         self.held = 0  # bytes of matrices in memory
         self._kept: dict[str, F32] = {}
@@ -65,6 +72,8 @@ class Weights:
     def product(self, name: str, x: F32, out: F32 | None = None) -> F32:
         """x [vectors, columns] times the transposed matrix, plus its bias where there is one: [vectors, rows]."""
         y = np.empty((len(x), self.tensors[name].shape[0]), np.float32) if out is None else out
+        if self._watch is not None:
+            self._watch(name, x)
         for first, block in self.blocks(name):
             multiply(x, block, y[:, first : first + len(block)])
         bias = name[:-6] + "bias"  # in place of "weight"

@@ -233,8 +233,11 @@ def test_validate_judges_headers(server: Server, gguf: Path, run: Run) -> None:
     assert rules["empty.gguf"] == {"too-short"} and "missing-shard" in rules["split-00001-of-00002.gguf"]
     assert found["cut.gguf"].findings[0].path == f"{server.url}/cut.gguf"
     done = run("validate", f"{server.url}/cut.gguf", "-f", "sarif")
-    assert done.returncode == 1 and json.loads(done.stdout)["runs"]
-    absent = run("validate", f"{server.url}/absent.gguf")
+    assert done.returncode == 1
+    place = json.loads(done.stdout)["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == f"{server.url}/cut.gguf"
+    absent = run("validate", f"{server.url}/absent.gguf?signature=secret")
+    assert "secret" not in absent.stdout + absent.stderr and absent.stdout.count("absent.gguf") == 2
     assert absent.returncode == 2 and "404 (Not Found)" in absent.stdout and "Traceback" not in absent.stderr
 
 

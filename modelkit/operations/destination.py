@@ -12,7 +12,7 @@ from stat import S_ISREG
 from modelkit.errors import BadRequest, CannotAccess, Refused
 from modelkit.execute import files_of_journal, fsync, is_journal
 from modelkit.jobs import Folders
-from modelkit.moving import write_at
+from modelkit.moving import reserve, write_at
 from modelkit.plan import Plan
 from modelkit.sources import Disk, LocalFile, explained
 
@@ -150,6 +150,7 @@ class Destination:
                 opened = os.open(path, flags, 0o644)
                 try:
                     os.truncate(opened if os.truncate in os.supports_fd else path, file.size)
+                    reserve(opened, file.size)
                     for start, data in file.literals:
                         write_at(opened, start, memoryview(data))
                 finally:

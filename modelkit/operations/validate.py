@@ -93,9 +93,10 @@ def validate(request: Request, progress: Callable[[int], None] | None = None) ->
                 for place in places(path):
                     _judge(run, place)
             except CannotAccess as error:
-                message = error.message.removeprefix(f"{path}: ")
-                run.coverage.skip(path, "unreadable-file", message)
-                run.found.append(Found(path, "unreadable-file", Finding(path, message, error.fix), "error"))
+                shown = path.partition("?")[0] if is_url(path) else path  # what follows may be a signature
+                message = error.message.removeprefix(f"{shown}: ")
+                run.coverage.skip(shown, "unreadable-file", message)
+                run.found.append(Found(shown, "unreadable-file", Finding(shown, message, error.fix), "error"))
     return finished(run.found, run.coverage, request.fail_on, request.policy, request.baseline, request.allow_unchecked)
 
 

@@ -87,19 +87,12 @@ class Journal:
             try:
                 found.append(Done(**json.loads(line)))
             except (ValueError, TypeError):
-                break  # the line that was being written
+                continue  # a line that was being written, the mark of sealing
         return found
 
-    def sealing(self, done: Iterable[Done]) -> None:
+    def sealing(self) -> None:
         """Say that everything is done and synced: a run that is killed between two renames can be taken up."""
-        lines = [json.dumps(self.head), *(json.dumps(asdict(one)) for one in done), SEALING]
-        part = self.path.with_name(self.path.name + ".new")
-        with explained(self.path):
-            part.unlink(missing_ok=True)  # of an earlier run, or a link that leads elsewhere
-            with part.open("x") as file:
-                file.write("\n".join(lines) + "\n")
-            fsync(part)
-            part.replace(self.path)
+        self._append("", SEALING)  # an empty line first: what was being written when a run was killed has no end
 
     def was_sealing(self) -> bool:
         """Whether an earlier run of this very plan was interrupted while files got their final names."""
@@ -118,12 +111,15 @@ class Journal:
     def flush(self, sync: Iterable[Path]) -> None:
         for path in sync:
             fsync(path)
-        with explained(self.path), self.path.open("a") as file:
-            file.writelines(json.dumps(asdict(done)) + "\n" for done in self._unsynced)
-            file.flush()
-            os.fsync(file.fileno())
+        self._append(*(json.dumps(asdict(done)) for done in self._unsynced))
         self._unsynced.clear()
         self._since = time.monotonic()
+
+    def _append(self, *lines: str) -> None:
+        with explained(self.path), self.path.open("a") as file:
+            file.writelines(line + "\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def is_journal(path: Path) -> bool:
@@ -181,23 +177,57 @@ def fsync(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, so that two runs cannot write one destination; no lock where the system has none."""
+def locked(path: Path) -> Iterator[bool]:
+    """Hold the journal, so that two runs cannot write one destination; yields whether it was made just now.
+
+    One that was made and that nothing was written into goes again. No lock where the system has none.
+    """
     try:
         import fcntl
     except ImportError:
-        yield
+        yield False
         return
-    with explained(path):
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
+    while True:
+        file, made = _journal_file(path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
+            os.close(file)
             raise Refused(f"{path}: another run is writing this destination", "wait for it to end") from None
-        yield
+        except OSError:
+            pass  # a file system without locks
+        if _stands_at(file, path):
+            break
+        os.close(file)  # its run has ended and removed it: a lock on it would keep nobody out
+    try:
+        yield made
     finally:
+        if made and _stands_at(file, path) and not os.fstat(file).st_size:
+            path.unlink()
         os.close(file)
+
+
+def _journal_file(path: Path) -> tuple[int, bool]:
+    """The open journal, and whether it was made; a link is not followed."""
+    flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
+    while True:
+        with explained(path):
+            try:
+                return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644), True
+            except FileExistsError:
+                pass
+            try:
+                return os.open(path, flags), False
+            except FileNotFoundError:
+                pass  # its run has ended meanwhile
+
+
+def _stands_at(file: int, path: Path) -> bool:
+    """Whether an open file is the one that stands at a path."""
+    try:
+        return os.path.samestat(os.fstat(file), path.lstat())
+    except OSError:
+        return False
 
 
 def work(job: Job) -> int:

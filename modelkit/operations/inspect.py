@@ -10,7 +10,8 @@ from typing import Any
 from modelkit.errors import BadRequest
 from modelkit.faults import Fault
 from modelkit.formats._gguf_values import ARRAY, Value, load
-from modelkit.operations.opening import Opened, open_model
+from modelkit.operations.opening import Opened, open_model, read_model
+from modelkit.sources import is_url
 from modelkit.tensors import Tensor
 
 
@@ -140,8 +141,12 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def inspect(path: str) -> Opened:
-    """Open a model for a look; faults that leave something to describe are collected, not raised."""
-    return open_model(path, strict=False)
+    """Open a model for a look, on disk or behind a URL; faults that leave something to describe are kept."""
+    if not is_url(path):
+        return open_model(path, strict=False)
+    from modelkit.remote import Remote
+
+    return read_model(Remote(path), strict=False)
 
 
 def _matches(pattern: str | None, name: str) -> bool:

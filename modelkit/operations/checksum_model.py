@@ -134,7 +134,7 @@ def _stored_digest(opened: Opened, member: Member, spans: Sequence[Span], state:
                 rows = step.apply(rows)
             state.update(rows.reshape(-1).data)
         else:
-            hash_span(source_of(opened.opener, span.file), span.start, span.size, [state], Meter())
+            hash_span(source_of(opened.disk, span.file), span.start, span.size, [state], Meter())
 
 
 def _runs(member: Member) -> Iterator[tuple[int, int, Shape]]:
@@ -180,5 +180,5 @@ def _read(opened: Opened, place: int, span: Span) -> Array:
     if len(kept.get(place, b"")) < span.size:
         kept[place] = bytearray(span.size)
     view = memoryview(kept[place])[: span.size]
-    source_of(opened.opener, span.file).read_into(span.start, view)
+    source_of(opened.disk, span.file).read_into(span.start, view)
     return np.frombuffer(view, np.uint8)

@@ -19,8 +19,15 @@ class Opened:
 
     model: Model
     format: Format
-    opener: Disk
+    opener: Opener
     faults: Faults
+
+    @property
+    def disk(self) -> Disk:
+        """The place as one on disk, for what reads more than headers. Raises Unsupported for a URL."""
+        if not isinstance(self.opener, Disk):
+            raise Unsupported(f"{self.opener.title}: only its headers can be read", "download the file first")
+        return self.opener
 
 
 def open_model(path: str | os.PathLike[str], *, strict: bool = True) -> Opened:
@@ -28,7 +35,7 @@ def open_model(path: str | os.PathLike[str], *, strict: bool = True) -> Opened:
     return read_model(Disk(path), strict=strict)
 
 
-def read_model(opener: Disk, *, strict: bool = True) -> Opened:
+def read_model(opener: Opener, *, strict: bool = True) -> Opened:
     """The same from a place that is open already."""
     faults = Faults(strict=strict)
     format = _format(opener)
@@ -43,6 +50,14 @@ def read_model(opener: Disk, *, strict: bool = True) -> Opened:
     return Opened(model, format, opener, faults)
 
 
+def refuse_empty(opened: Opened) -> None:
+    """Raises BrokenFile for a model without tensors, and says when it is a vocabulary alone."""
+    if opened.model.tensors:
+        return
+    what = "a vocabulary and no weights" if "tokenizer.ggml.tokens" in opened.model.metadata else "no tensors"
+    raise BrokenFile(f"{opened.opener.title}: holds {what}", "name a file with weights", "no-tensors")
+
+
 def _first(faults: Faults, opener: Opener) -> BrokenFile:
     fault = faults.errors[0] if faults.errors else None
     if fault is None:
@@ -50,7 +65,7 @@ def _first(faults: Faults, opener: Opener) -> BrokenFile:
     return BrokenFile(f"{fault.file}: {fault.message}", fault.fix, fault.rule, fault.offset)
 
 
-def _format(opener: Disk) -> Format:
+def _format(opener: Opener) -> Format:
     impostor = _impostor(opener)
     if impostor is not None:
         raise impostor
@@ -65,12 +80,12 @@ def _format(opener: Disk) -> Format:
     )
 
 
-def _advice(opener: Disk) -> str:
+def _advice(opener: Opener) -> str:
     files = [name for name in opener.names() if name.endswith((".gguf", ".bin", ".pt", ".pth"))]
     return f"name one of its files: {', '.join(files[:3])}" if files else "a folder needs *.safetensors and config.json"
 
 
-def _impostor(opener: Disk) -> ModelkitError | None:
+def _impostor(opener: Opener) -> ModelkitError | None:
     """What often lies where a model should be, each with its own cause and cure."""
     if opener.main is None:
         return None

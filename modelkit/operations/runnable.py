@@ -10,7 +10,7 @@ from modelkit.architectures import ARCHITECTURES
 from modelkit.architectures._contract import Config
 from modelkit.errors import Unsupported
 from modelkit.operations.design import Understanding, understand
-from modelkit.operations.opening import Opened, open_model
+from modelkit.operations.opening import Opened, open_model, refuse_empty
 from modelkit.runner.canonical import Canonical, canonical
 from modelkit.runner.weights import Watch, Weights
 
@@ -37,6 +37,7 @@ class Runnable:
 def runnable(path: str | os.PathLike[str]) -> Runnable:
     """Open a model for computing; raises Unsupported for a family that the runner does not know exactly."""
     opened = open_model(path)
+    refuse_empty(opened)
     known = understand(opened)
     if known.architecture is None or known.config is None:
         title, family = opened.opener.title, _family(known)

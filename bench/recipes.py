@@ -141,7 +141,8 @@ def page(tables: list[list[str]]) -> str:
 
 Mean KL divergence in nats with half its 95 % interval, and how often the most likely token stays the same, against the
 model that was quantised; gates as in [verify](../how-to/verify.md). The last two columns are with
-[importance](../how-to/importance.md); q8_0 has no search that it could change, q6_k gains next to nothing.
+[importance](../how-to/importance.md); q8_0 has no search that it could change, q6_k gains next to nothing. Bytes are
+of the file with importance where there is one: a few keys more.
 
 SmolLM2's source is the Q4_1 file that `make demo MODEL=smollm2` fetches, the form in which it is at hand: the figures
 say how far a recipe moves from that file's values, and differ from what it makes of the bf16 original. Two things

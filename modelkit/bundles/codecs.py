@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
+from modelkit.bundles import limits
 from modelkit.bundles.layout import CONSTANT, DEFLATE, RAW, ZSTD, Coded
 from modelkit.errors import BrokenFile, Unsupported
 from modelkit.lazy import np
@@ -49,19 +50,19 @@ class Coder:
         self.coding = coding
         self.best = best
 
-    def code(self, plane: Array, manner: Manner) -> tuple[Coded, bytes | memoryview]:
-        """How the plane is stored, and the stored bytes."""
+    def code(self, plane: Array, manner: Manner) -> tuple[Coded, bytes]:
+        """How the plane is stored, and the stored bytes, which share no memory with it."""
         if self.coding == "raw" or len(plane) == 0:
-            return Coded(RAW, len(plane)), plane.data
+            return Coded(RAW, len(plane)), plane.tobytes()
         first = int(plane[0])
         if plane[-1] == first and not (plane != first).any():
             return Coded(CONSTANT, first), b""
         compress = self._compressor(manner)
         if manner == "weights" and len(plane) > 4 * SAMPLES * SAMPLE and not _promising(plane, compress):
-            return Coded(RAW, len(plane)), plane.data
+            return Coded(RAW, len(plane)), plane.tobytes()
         coded = compress(plane.data)
         if len(coded) >= WORTH * len(plane):
-            return Coded(RAW, len(plane)), plane.data
+            return Coded(RAW, len(plane)), plane.tobytes()
         return Coded(ZSTD if self.coding == "zstd" else DEFLATE, len(coded)), coded
 
     def _compressor(self, manner: Manner) -> Callable[[Any], bytes]:
@@ -103,41 +104,44 @@ def _promising(plane: Array, compress: Callable[[Any], bytes]) -> bool:
     return len(compress(sample.data)) < WORTH * len(sample)
 
 
-def decode(coded: Coded, stored: memoryview, size: int, name: str) -> Array:
-    """The plane of `size` bytes. Raises BrokenFile: never more than `size` bytes are made."""
+def decode(coded: Coded, stored: memoryview, into: Array, name: str) -> Array:
+    """The plane: in `into`, which has its size, or the stored bytes themselves. Raises BrokenFile."""
     if coded.codec == RAW:
         return np.frombuffer(stored, np.uint8)
     if coded.codec == CONSTANT:
-        return np.full(size, coded.number, np.uint8)
-    plane = _inflate(stored, size) if coded.codec == DEFLATE else _unzstd(stored, size)
-    if plane is None or len(plane) != size:
+        into.fill(coded.number)
+        return into
+    if not (_inflate if coded.codec == DEFLATE else _unzstd)(stored, into):
         raise BrokenFile(f"{name}: a piece does not decode", "the volume is damaged: verify the bundle")
-    return np.frombuffer(plane, np.uint8)
+    return into
 
 
-def _inflate(stored: memoryview, size: int) -> bytes | None:
+def _inflate(stored: memoryview, into: Array) -> bool:
+    """Whether the stream has exactly as many bytes; never more are made."""
     stream = zlib.decompressobj(-15)
     try:
-        plane = stream.decompress(stored, size)
+        plane = stream.decompress(stored, len(into) + 1)
     except zlib.error:
-        return None
-    whole = stream.eof or (not stream.unconsumed_tail and stream.decompress(b"", 1) == b"" and stream.eof)
-    return plane if whole and not stream.unused_data else None
+        return False
+    if len(plane) != len(into) or not stream.eof or stream.unused_data:
+        return False
+    into[:] = np.frombuffer(plane, np.uint8)
+    return True
 
 
-def _unzstd(stored: memoryview, size: int) -> bytes | None:
+def _unzstd(stored: memoryview, into: Array) -> bool:
     try:
         import zstandard
     except ImportError:
         raise Unsupported(
             "this bundle is coded with zstd, and zstandard is not installed", "install it from the bundle's wheels/"
         ) from None
+    if not hasattr(_local, "decompressor"):
+        _local.decompressor = zstandard.ZstdDecompressor(max_window_size=limits.PIECE)
     try:
-        if zstandard.frame_content_size(stored) != size:
-            return None
-        if not hasattr(_local, "decompressor"):
-            _local.decompressor = zstandard.ZstdDecompressor()
-        plane: bytes = _local.decompressor.decompress(stored)
+        if zstandard.frame_content_size(stored) != len(into):
+            return False
+        with _local.decompressor.stream_reader(stored) as reader:  # `decompress` would make a new buffer each time
+            return bool(reader.readinto(into.data) == len(into))
     except zstandard.ZstdError:
-        return None
-    return plane
+        return False

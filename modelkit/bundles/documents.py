@@ -21,7 +21,7 @@ or with coreutils alone:
     sha256sum -c SHA256SUMS
 
 To restore the files:
-    python3 -S -I unpack.py unpack . DESTINATION
+    python3 -S -I unpack.py unpack . DESTINATION{base}
     (cd DESTINATION && sha256sum -c FILES.sha256)    # with FILES.sha256 from this folder
 
 If something is damaged:
@@ -35,6 +35,8 @@ What this proves, and what not: digests in this folder detect damage. They canno
 changes the files can write new digests, and a new unpack.py. Compare the bundle id above with the one that the sender
 gave you by another way (telephone, paper, a signed letter){signature}.
 """
+
+BASE = " --base OLD\n    (OLD is the folder {name!r}, which this bundle builds on and does not contain)"
 
 SIGNED = ", or verify model.sig with\nthe sender's public key, which must come by another way too"
 
@@ -101,6 +103,7 @@ def readme(description: Description, volumes: int, *, signed: bool) -> bytes:
         parity=f" and {description.parity} of parity" if description.parity else "",
         repair=repair.format(description.parity) or "This bundle has no parity: copy a damaged volume again.\n",
         codec=CODECS[description.coding],
+        base=BASE.format(name=description.base.name) if description.base else "",
         signature=SIGNED if signed else "",
     ).encode()
 

@@ -154,9 +154,17 @@ def entry_size(planes: int, targets: int, *, base: bool) -> int:
 
 
 def read_table(
-    data: bytes, pieces: int, room: int, transforms: Sequence[Transform], sizes: Sequence[int], name: str
+    data: bytes,
+    pieces: int,
+    room: int,
+    transforms: Sequence[Transform],
+    sizes: Sequence[int],
+    name: str,
+    base: Sequence[int] = (),
 ) -> Iterator[Entry]:
-    """The entries of a piece table; what they store fills exactly `room` bytes. `sizes`: of each file of the tree.
+    """The entries of a piece table; what they store fills exactly `room` bytes.
+
+    `sizes` and `base`: bytes of each file of the tree, and of the base.
 
     Raises BrokenFile for anything that the format does not allow.
     """
@@ -173,6 +181,9 @@ def read_table(
         for place in entry.targets:
             if place.file >= len(sizes) or place.offset + entry.length > sizes[place.file]:
                 raise _lie(name, number)
+        place = entry.base or Place(0, -entry.length)
+        if place.offset + entry.length > (base[place.file] if place.file < len(base) else 0):
+            raise _lie(name, number)
         yield entry
     if at != len(data) or used != room:
         raise _lie(name, pieces)
@@ -180,6 +191,8 @@ def read_table(
 
 def _entry(data: bytes, at: int, transforms: Sequence[Transform]) -> tuple[Entry, int]:
     transform, flags, targets, length = _ENTRY.unpack_from(data, at)
+    if flags > 1:
+        raise IndexError(flags)  # bits without a meaning
     at += _ENTRY.size
     planes = len(transforms[transform].fields)
     words = struct.unpack_from(f"<{planes}I", data, at)

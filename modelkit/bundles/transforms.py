@@ -10,10 +10,12 @@ Measured on SmolLM2 in bf16 (stored / original): rotated by 1 .6662, by 2 .6624,
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from modelkit.bundles import limits
 from modelkit.lazy import np
 
 if TYPE_CHECKING:
@@ -72,45 +74,93 @@ HARDER = {
 """What `--max` also tries, piece by piece."""
 
 
+class Room:
+    """Buffers that are used for one piece after the other: new ones cost several times the arithmetic (page faults)."""
+
+    def __init__(self) -> None:
+        self.source, self.base = (memoryview(bytearray(limits.PIECE)) for _ in range(2))
+        self._one, self._other, self._planes = (np.empty(limits.PIECE, np.uint8) for _ in range(3))
+
+    def words(self, size: int, bits: int) -> tuple[Array, Array]:
+        """Two arrays for the words of `size` bytes."""
+        return self._one[:size].view(f"<u{bits // 8}"), self._other[:size].view(f"<u{bits // 8}")
+
+    def planes(self, transform: Transform, size: int) -> list[Array]:
+        """An array for each plane of a piece of `size` bytes."""
+        blocks, found, start = size // transform.block, [], 0
+        for width in transform.fields:
+            found.append(self._planes[start : start + blocks * width])
+            start += blocks * width
+        return found
+
+
+_rooms = threading.local()
+
+
+def room() -> Room:
+    """The buffers of this thread: what is in them is lost with the next piece."""
+    if not hasattr(_rooms, "room"):
+        _rooms.room = Room()
+    found: Room = _rooms.room
+    return found
+
+
 def split(data: memoryview, transform: Transform) -> list[Array]:
-    """The planes of a piece, uint8, one for each field."""
+    """The planes of a piece, uint8, one for each field: in this thread's buffers, or `data` itself."""
     source = np.frombuffer(data, np.uint8)
-    if transform.word:
-        source = _rotated(source, transform.word, transform.rotate)
     if len(transform.fields) == 1:
         return [source]
-    if transform.fields == (1, 1):
-        words = source.view("<u2")
-        return [words.astype(np.uint8), (words >> 8).astype(np.uint8)]
+    planes = room().planes(transform, len(source))
+    if set(transform.fields) == {1} and len(transform.fields) in (2, 4, 8):
+        _split_words(source, transform, planes)
+        return planes
     blocks = source.reshape(-1, transform.block)  # (block, byte)
-    planes, start = [], 0
-    for width in transform.fields:
-        planes.append(np.ascontiguousarray(blocks[:, start : start + width]).reshape(-1))
+    start = 0
+    for plane, width in zip(planes, transform.fields, strict=True):
+        np.copyto(plane.reshape(-1, width), blocks[:, start : start + width])
         start += width
     return planes
 
 
-def join(planes: Sequence[Array], transform: Transform) -> Array:
-    """The bytes of a piece, uint8, from its planes."""
+def _split_words(source: Array, transform: Transform, planes: list[Array]) -> None:
+    """Shift and narrow: twice the speed of strided copies."""
+    bits = 8 * transform.block
+    words = source.view(f"<u{transform.block}")
+    turned, part = room().words(len(source), bits)
+    if transform.word:
+        np.left_shift(words, transform.rotate, out=turned)
+        np.right_shift(words, bits - transform.rotate, out=part)
+        np.bitwise_or(turned, part, out=turned)
+        words = turned
+    for number, plane in enumerate(planes):
+        if number:
+            words = np.right_shift(words, 8, out=turned)
+        np.copyto(plane, words, casting="unsafe")
+
+
+def join(planes: Sequence[Array], transform: Transform, into: Array) -> None:
+    """The bytes of a piece from its planes, into a uint8 array of its size."""
     if len(planes) == 1:
-        joined = planes[0]
-    elif transform.fields == (1, 1):
-        words = planes[1].astype("<u2")
-        words <<= 8
-        words |= planes[0]
-        joined = words.view(np.uint8)
+        np.copyto(into, planes[0])
+    elif set(transform.fields) == {1} and len(transform.fields) in (2, 4, 8):
+        _join_words(planes, transform, into)
     else:
-        blocks = np.empty((len(planes[0]) // transform.fields[0], transform.block), np.uint8)
-        start = 0
+        blocks, start = into.reshape(-1, transform.block), 0
         for plane, width in zip(planes, transform.fields, strict=True):
-            blocks[:, start : start + width] = plane.reshape(-1, width)
+            np.copyto(blocks[:, start : start + width], plane.reshape(-1, width))
             start += width
-        joined = blocks.reshape(-1)
-    return _rotated(joined, transform.word, transform.word - transform.rotate) if transform.word else joined
 
 
-def _rotated(data: Array, bits: int, left: int) -> Array:
-    words = data.view(f"<u{bits // 8}")
-    turned = words << left
-    turned |= words >> (bits - left)
-    return turned.view(np.uint8)
+def _join_words(planes: Sequence[Array], transform: Transform, into: Array) -> None:
+    bits = 8 * transform.block
+    words = into.view(f"<u{transform.block}")
+    part, _ = room().words(len(into), bits)
+    np.copyto(words, planes[-1])
+    for plane in reversed(planes[:-1]):
+        np.left_shift(words, 8, out=words)
+        np.copyto(part, plane)
+        np.bitwise_or(words, part, out=words)
+    if transform.word:
+        np.left_shift(words, bits - transform.rotate, out=part)
+        np.right_shift(words, transform.rotate, out=words)
+        np.bitwise_or(words, part, out=words)

@@ -51,6 +51,7 @@ STATE, SYNC = (
     ".modelkit-unpack",
     256 * MIB,
 )  # what DEST holds until it is whole; bytes from one journal line to the next
+NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 Json = dict[str, Any]
 
 
@@ -171,6 +172,11 @@ class Bundle(NamedTuple):
     manifest: bytes
     documents: dict[str, str]
     volumes: list[Volume]
+    foreign: set[str]  # names under which volumes of other bundles stand
+    strangers: set[str]  # volumes that the manifest does not name
+
+    def holds(self, volume: Volume) -> bool:
+        return volume.name not in self.foreign and (self.folder / volume.name).exists()
 
     def data(self) -> list[Volume]:
         return [volume for volume in self.volumes if volume.kind == 0]
@@ -298,53 +304,59 @@ def volumes_of(manifest: Json) -> list[Volume]:
 
 
 def opened(folder: Path) -> Bundle:
-    """What the folder holds. Volumes of another bundle, and two truths about one, are refused."""
+    """What the folder holds. Two accounts of one bundle, and two bundles without a manifest, are refused."""
     need(folder.is_dir(), f"{shown(folder)}: there is no such folder")
     names = sorted(name for name in os.listdir(folder) if VOLUME.fullmatch(name))
-    texts, raws, own, ids = {small(folder / "MANIFEST.json", MANIFEST)}, set[bytes](), list[Volume](), dict[str, str]()
+    ids, own, raws, text = {}, list[Volume](), set[bytes](), small(folder / "MANIFEST.json", MANIFEST)
+    here = read_manifest(text)
+    known = {text: here} if here else {}
     for name in names:
         with reading(folder / name) as file:
-            ids |= {who[3]: name for who in [identity(file)] if who}
+            ids[name] = (identity(file) or (0, 0, 0, ""))[3]
         account = own_account(folder / name)
         if account is not None:
-            raws.add(account[1])
-            texts.add(account[2])
+            raws |= {account[1]} if len(raws) < 2 else set()
+            found = read_manifest(account[2])
+            known |= {account[2]: found} if found and (here is None or found["id"] == here["id"]) else {}
             own += [account[0]] if account[0].name == name else []
-    manifests = {text: found for text in texts for found in [read_manifest(text)] if found}
-    need(len(manifests) < 2 and len(raws) < 2, "volumes of two bundles, or two accounts of one, are mixed here")
-    if not manifests and not raws:
+        need(
+            len(known) < 2, "two accounts of the bundle differ, or two bundles are mixed: nothing tells which is right"
+        )
+    raws = {compact(one["description"]) for one in known.values()} or raws
+    if not raws:
         raise Nothing(f"{shown(folder)}: no manifest is there, nor any volume whose own account is whole")
-    raws |= {compact(manifest["description"]) for manifest in manifests.values()}
-    (raw,) = raws if len(raws) == 1 else [b""]
+    need(
+        len(raws) == 1, f"volumes of several bundles are mixed: {', '.join(sorted({one[:16] for one in ids.values()}))}"
+    )
+    (raw,) = raws
     bundle_id = hashlib.sha256(raw).hexdigest()
-    for other in set(ids) - {bundle_id}:
-        raise Refused(f"{ids[other]} belongs to another bundle, {other[:16]}; this one is {bundle_id[:16]}")
+    foreign = {name for name, one in ids.items() if one not in ("", bundle_id)}
     try:
         description = parsed(raw, compact)
         need(description is not None, "the description is damaged")
         check_description(description or {})
-        for text, manifest in manifests.items():
-            named = volumes_of(manifest)
-            stale = set(names) - {volume.name for volume in named}
-            need(not stale, f"{min(stale, default='')} is left over from another bundle: the manifest does not name it")
-            return Bundle(folder, bundle_id, description or {}, text, dict(manifest["documents"]), named)
+        for text, manifest in known.items():
+            volumes, documents = volumes_of(manifest), dict(manifest["documents"])
+            strangers = set(names) - {volume.name for volume in volumes}
+            return Bundle(folder, bundle_id, description or {}, text, documents, volumes, foreign, strangers)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Refused(f"the bundle describes itself wrongly: {shown(repr(error))[:100]}") from error
-    return Bundle(folder, bundle_id, description or {}, b"", {}, own)
+    return Bundle(folder, bundle_id, description or {}, b"", {}, own, foreign, set())
 
 
 def bad_stripes(bundle: Bundle, volume: Volume, first: int, *, media: bool) -> list[int]:
     """Those of the RUN stripes from `first` whose bytes are not what they should be."""
-    found = []
-    with suppress(FileNotFoundError), reading(bundle.folder / volume.name) as file:
+    found: list[int] = []
+    if not bundle.holds(volume):
+        return list(range(first, min(first + RUN, volume.stripes())))
+    with reading(bundle.folder / volume.name) as file:
         if media and hasattr(os, "posix_fadvise"):  # what the medium holds, not what the system remembers of it
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         for stripe in range(first, min(first + RUN, volume.stripes())):
             data = read(file, HEAD.size + stripe * volume.stripe, volume.stripe)
             if hashlib.sha256(data).digest() != volume.digest(stripe):
                 found.append(stripe)
-        return found
-    return list(range(first, min(first + RUN, volume.stripes())))
+    return found
 
 
 def damage(bundle: Bundle, *, media: bool = False) -> dict[str, tuple[str, set[int]]]:
@@ -359,8 +371,8 @@ def damage(bundle: Bundle, *, media: bool = False) -> dict[str, tuple[str, set[i
     for volume in bundle.volumes:
         words = f"{len(bad[volume.name])} of {volume.stripes()} stripes are damaged" if bad[volume.name] else ""
         path = bundle.folder / volume.name
-        if not path.exists():
-            words = "is missing"
+        if not bundle.holds(volume):
+            words = "belongs to another bundle" if volume.name in bundle.foreign else "is missing"
         elif not words and bundle.manifest:
             edges, start = (
                 (head_of(volume[1:3] + volume[4:5], bundle.id), tail_of(bundle, volume)),
@@ -511,7 +523,7 @@ def table_of(bundle: Bundle, volume: Volume, table: bytes) -> Iterator[Piece]:
             at += 12 * len(places)
             need(all(offset + length <= files[file]["size"] for file, offset in places[:targets]), broken)
             need(all(offset + length <= base[file]["size"] for file, offset in places[targets:]), broken)
-            need(flags == 0 or transform["delta"], broken)
+            need(bool(flags) == bool(transform["delta"]), broken)
             piece = Piece(start, transform, length, planes, places[:targets], places[targets] if flags else None)
             start += piece.stored()
             need(start <= volume.table, broken)
@@ -780,38 +792,38 @@ class Destination:
         need(not there or STATE in there or self.complete(), f"{shown(self.folder)} is not empty: name another folder")
         if not self.state.is_dir() or self.state.is_symlink():
             self.state.mkdir()
-        path, first = self.state / "journal", compact({"bundle": self.bundle.id}) + b"\n"
-        lines = small(path, MANIFEST).splitlines(keepends=True)
-        need(not lines or lines[0] == first or lines[0][-1:] != b"\n", f"{shown(self.folder)} is of another bundle")
-        kept = b"".join(self.replay(lines[1:])) if lines and lines[0] == first else b""
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666), "r+b", 0)
-        file.truncate(0)
-        file.write(first + kept)
-        os.fsync(file.fileno())
+        path = self.state / "journal"
+        lines = [line for line in small(path, MANIFEST).splitlines(keepends=True) if line[-1:] == b"\n"]
+        kept = b"".join(map(self.replay, lines)) or compact({"bundle": self.bundle.id}) + b"\n"
+        new = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | NO_LINK, 0o666)
+        with os.fdopen(new, "wb") as fresh:  # without a line that was being written when the last run ended
+            fresh.write(kept)
+            fresh.flush()
+            os.fsync(new)
+        os.replace(f"{path}.new", path)
+        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | NO_LINK), "wb", 0)
         for index in set(range(len(self.files))) - self.finished:
             path = self.folder / self.files[index]["path"]
             if os.path.lexists(path):  # it was renamed, but the journal did not hear of it
                 need(self.right(index), f"{shown(path)} is in the way")
                 self.finished.add(index)
+                file.write(compact({"finished": index}) + b"\n")
         return file
 
-    def replay(self, lines: list[bytes]) -> Iterator[bytes]:
-        """The lines that were written to their end, and what they say."""
-        for line in lines:
-            if line[-1:] != b"\n":
-                return
-            try:
-                entry = json.loads(line)
-                if "finished" in entry:
-                    self.finished.add(whole(entry["finished"], len(self.files) - 1, "a file"))
-                else:
-                    self.done[entry["volume"]] = whole(entry["pieces"], LARGEST, "a number of pieces")
-                    self.added.update({int(index): count for index, count in entry["files"].items()})
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise Refused(
-                    f"the journal in {shown(self.state)} is damaged: delete the folder, begin again"
-                ) from error
-            yield line
+    def replay(self, line: bytes) -> bytes:
+        """Take a line of the journal for true, and give it back."""
+        try:
+            entry = json.loads(line)
+            if "bundle" in entry:
+                need(entry["bundle"] == self.bundle.id, f"{shown(self.folder)} is of another bundle")
+            elif "finished" in entry:
+                self.finished.add(whole(entry["finished"], len(self.files) - 1, "a file"))
+            else:
+                self.done[entry["volume"]] = whole(entry["pieces"], LARGEST, "a number of pieces")
+                self.added.update({int(index): count for index, count in entry["files"].items()})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise Refused(f"the journal in {shown(self.state)} is damaged: delete {shown(self.folder)}") from error
+        return line
 
     def right(self, index: int) -> bool:
         """Whether a file stands under its name, whole, and no link is on the way to it."""
@@ -828,21 +840,26 @@ class Destination:
         if index not in self.open:
             if len(self.open) >= 32:
                 self.sync()
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-            self.open[index] = os.fdopen(os.open(self.state / f"{index}.part", flags, 0o666), "r+b")
+            path = self.state / f"{index}.part"
+            self.open[index] = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666), "r+b")
         return self.open[index]
 
     def write(self, index: int, offset: int, data: bytes) -> None:
+        """Some bytes of a file; they are safe only after the next checkpoint."""
+        if index in self.finished:
+            return
         file, (digest, end) = self.part(index), self.hashes.get(index, (None, -1))
         file.seek(offset)
         file.write(data)
-        self.fresh[index] += len(data)
-        need(self.added[index] + self.fresh[index] <= self.files[index]["size"], "two pieces of the bundle overlap")
-        if offset == 0 and self.added[index] + self.fresh[index] == len(data):
+        if offset == self.added[index] + self.fresh[index] == 0:
             digest, end = hashlib.sha256(), 0
         if offset == end:  # pieces come in order almost always: no second reading then
             digest.update(data)
             self.hashes[index] = digest, end + len(data)
+
+    def count(self, index: int, size: int) -> None:
+        self.fresh[index] += size
+        need(self.added[index] + self.fresh[index] <= self.files[index]["size"], "two pieces of the bundle overlap")
 
     def sync(self) -> None:
         for file in self.open.values():
@@ -857,7 +874,7 @@ class Destination:
         self.added.update(self.fresh)
         self.note({"volume": volume, "pieces": pieces, "files": {str(index): n for index, n in self.fresh.items()}})
         for index in list(self.fresh):
-            if self.added[index] == self.files[index]["size"]:
+            if self.added[index] == self.files[index]["size"] and index not in self.finished:
                 self.finish(index)
         self.fresh.clear()
 
@@ -897,7 +914,9 @@ class Destination:
         if not missing:
             for folder in self.bundle.description["folders"]:
                 self.make_folder(self.folder / folder)
-            shutil.rmtree(self.state)
+            for path in sorted(self.state.iterdir(), key=lambda path: path.name == "journal"):  # the journal last
+                path.unlink()
+            self.state.rmdir()
         return missing
 
 
@@ -941,7 +960,7 @@ def list_files(bundle: Bundle) -> int:
         f"id {bundle.id}",
     )
     for volume in bundle.volumes:
-        there = "" if (bundle.folder / volume.name).exists() else "  (not here)"
+        there = "" if bundle.holds(volume) else "  (not here)"
         say(f"{volume.body:>16,}  {volume.name}{there}")
     say(f"{size_of(stored)} in data volumes, {stored / size:.3f} of the files" if size and bundle.manifest else "")
     return 0
@@ -954,10 +973,12 @@ def verify(bundle: Bundle, *, media: bool) -> int:
         say(f"{name}: {words}")
     for name in documents:
         say(f"{shown(name)}: is damaged or missing: copy it again")
+    for name in sorted(bundle.strangers):
+        say(f"{name}: is left over from another bundle, or a copy: the manifest does not name it")
     if not bundle.manifest:
         say(f"{len(bundle.volumes) - len(wrong)} volumes are here and whole, but the manifest is on the last disc")
         return 2
-    if not wrong and not documents:
+    if not wrong and not documents and not bundle.strangers:
         say(f"whole: {len(bundle.volumes)} volumes, every byte is as it was written")
         return 0
     if wrong:
@@ -978,9 +999,7 @@ def repair(bundle: Bundle) -> int:
     room = sum(volume.body for volume in bundle.volumes if volume.name in wrong)
     need(shutil.disk_usage(bundle.folder).free > room + MIB * len(wrong), f"{size_of(room)} of free space are needed")
     numbers = {number: volume for number, volume in enumerate(bundle.volumes) if volume.name in wrong}
-    files = {
-        n: reading(bundle.folder / v.name) for n, v in enumerate(bundle.volumes) if (bundle.folder / v.name).exists()
-    }
+    files = {n: reading(bundle.folder / volume.name) for n, volume in enumerate(bundle.volumes) if bundle.holds(volume)}
     parts = {number: (bundle.folder / f"{volume.name}.part").open("wb") for number, volume in numbers.items()}
     for number, part in parts.items():
         part.write(head_of(numbers[number][1:3] + numbers[number][4:5], bundle.id))
@@ -1020,6 +1039,9 @@ def restore_documents(bundle: Bundle) -> int:
     if hashlib.sha256(sums).hexdigest() == bundle.documents.get("FILES.sha256"):
         known["FILES.sha256"] = sums
     left = damaged_documents(bundle)
+    for name in sorted(bundle.strangers):
+        os.replace(bundle.folder / name, bundle.folder / f"{name}.stale")
+        say(f"{name}: is not of this bundle; put aside as {name}.stale")
     for name in set(left) & set(known):
         (bundle.folder / f"{name}.part").write_bytes(known[name])
         os.replace(bundle.folder / f"{name}.part", bundle.folder / name)
@@ -1041,14 +1063,14 @@ def unpack(bundle: Bundle, options: argparse.Namespace) -> int:
     room = shutil.disk_usage(folder).free
     need(left <= room, f"{size_of(left)} are needed, but {size_of(room)} are free on the disk of {shown(folder)}")
     for index, file in enumerate(there.files):
-        if file["size"] == 0 and index not in there.finished:
+        if index not in there.finished and there.added[index] == file["size"]:  # empty, or all but named
             there.part(index)
             there.sync()
             there.finish(index)
     absent = []
     for volume in bundle.data():
-        if not (bundle.folder / volume.name).exists():
-            absent.append(volume.name)
+        if not bundle.holds(volume):
+            absent.append(volume.name + " (of another bundle)" * (volume.name in bundle.foreign))
         elif there.done[volume.number] < volume.pieces:
             unpack_volume(bundle, volume, there, base, decode)
     missing = there.end()
@@ -1069,17 +1091,19 @@ def unpack_volume(
         table = take(volume.table, volume.table_size)
         check_table(bundle, volume, table)
         for place, piece in enumerate(table_of(bundle, volume, table)):
-            targets = [target for target in piece.targets if target[0] not in there.finished]
-            if place < done or not targets:
+            if place < done:
                 continue
-            old = b""
-            if piece.base:
-                with reading(base[piece.base[0]]) as original:
-                    old = read(original, piece.base[1], piece.length)
-            data = decoded(piece, take(piece.start, piece.stored()), old, decode)
-            for index, offset in targets:
-                there.write(index, offset, data)
-            written += len(data) * len(targets)
+            if any(index not in there.finished for index, _ in piece.targets):
+                old = b""
+                if piece.base:
+                    with reading(base[piece.base[0]]) as original:
+                        old = read(original, piece.base[1], piece.length)
+                data = decoded(piece, take(piece.start, piece.stored()), old, decode)
+                written += len(data) * len(piece.targets)
+                for index, offset in piece.targets:
+                    there.write(index, offset, data)
+            for index, _ in piece.targets:
+                there.count(index, piece.length)
             if written >= SYNC:
                 there.checkpoint(volume.number, place + 1)
                 written = 0

@@ -37,11 +37,20 @@ def create_options(function: C) -> C:
             click.option("--portable", "coding", flag_value="deflate", help="Unpacks with every Python: deflate."),
             click.option("--no-compress", "coding", flag_value="raw", help="Store bytes as they are."),
             click.option("--max", "best", is_flag=True, help="The best ratio, at several times the work."),
+            click.option("--base", metavar="OLD", help="Only what differs from OLD, which the other side has."),
+            click.option("--seal", is_flag=True, help="Add SEAL.json: what the model predicts, for verify --seal."),
             click.option("--sign", metavar="KEY", help="A P-256 private key (PEM): writes model.sig."),
             click.option("--with-wheels", "wheels", is_flag=True, help="Add zstandard for this Python and system."),
             click.option("--repository", metavar="URL", default="", help="Where the model comes from."),
             click.option("--revision", metavar="REV", default="", help="Which revision of it."),
             click.option("--license", metavar="NAME", default="", help="Its licence. [default: as its README says]"),
+            click.option(
+                "--format",
+                "form",
+                type=click.Choice(["volumes", "oci"]),
+                default="volumes",
+                help="oci: a layout for registries. [default: volumes]",
+            ),
             click.option("--plan", "plan_only", is_flag=True, help="Volumes, parity and time, from headers alone."),
             click.option("--force", is_flag=True, help="Replace a bundle that stands there."),
             threads_option,
@@ -79,7 +88,27 @@ def create(src: str, bundle: str, **options: Any) -> None:
     run_safely(lambda: _create(src, bundle, options))
 
 
+OF_VOLUMES = ("volume_size", "parity", "coding", "best", "sign", "wheels", "base", "seal", "plan_only", "force")
+
+
+def _create_layout(src: str, bundle: str, options: dict[str, Any]) -> int:
+    from modelkit.operations.bundle_oci import create
+    from modelkit.operations.bundle_origin import origin_of
+    from modelkit.report import packing
+    from modelkit.report.progress import progress
+
+    if any(options.get(name) for name in OF_VOLUMES):
+        raise click.UsageError("--format oci takes --repository, --revision, --license, --quiet and --json only")
+    origin = origin_of(src, options["repository"], options["revision"], options["license"])
+    with progress("bundle", None, quiet=options["quiet"]) as bar:
+        made = create(src, bundle, origin, bar)
+    _show(packing.layout_document(made), packing.layout_lines(made), as_json=options["as_json"])
+    return 0
+
+
 def _create(src: str, bundle: str, options: dict[str, Any]) -> int:
+    if options["form"] == "oci":
+        return _create_layout(src, bundle, options)
     from modelkit.operations import bundle_plan
     from modelkit.operations.bundle_create import create
     from modelkit.operations.bundle_origin import origin_of
@@ -97,6 +126,8 @@ def _create(src: str, bundle: str, options: dict[str, Any]) -> int:
         options["force"],
         options["threads"],
         options["sign"],
+        options["base"],
+        options["seal"],
         origin=origin_of(src, options["repository"], options["revision"], options["license"]),
     )
     if options["plan_only"]:
@@ -225,10 +256,11 @@ manifest anywhere, 130 interrupted."""
 )
 @click.argument("bundle")
 @click.argument("dst")
+@click.option("--base", metavar="OLD", help="What the bundle was made against, if it was.")
 @threads_option
 @quiet_option
 @json_option
-def unpack(bundle: str, dst: str, threads: int | None, quiet: bool, as_json: bool) -> None:
+def unpack(bundle: str, dst: str, base: str | None, threads: int | None, quiet: bool, as_json: bool) -> None:
     """Restore the files of BUNDLE under DST, a new or empty folder, byte for byte.
 
     A file gets its name when it is whole and its SHA-256 is right. Run again after an interruption, or with
@@ -241,7 +273,7 @@ def unpack(bundle: str, dst: str, threads: int | None, quiet: bool, as_json: boo
         from modelkit.report.progress import progress
 
         with progress("unpack", None, quiet=quiet) as bar:
-            done = unpack(bundle, dst, threads=threads, progress=bar)
+            done = unpack(bundle, dst, base=base, threads=threads, progress=bar)
         _show(bundling.unpacked_document(done, dst), bundling.unpacked_lines(done, dst), as_json=as_json)
         return 0
 

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelkit.bundles.codecs import MANNERS, Coder, Manner
-from modelkit.bundles.layout import Coded, Entry, Place
-from modelkit.bundles.transforms import HARDER, Transform, split
+from modelkit.bundles.delta import difference
+from modelkit.bundles.layout import CONSTANT, Coded, Entry, Place
+from modelkit.bundles.transforms import HARDER, Transform, room, split
 from modelkit.errors import BrokenFile
 from modelkit.lazy import np
+from modelkit.operations.bundle_base import DELTAS, SAME
 from modelkit.operations.bundle_plan import Plan
 from modelkit.operations.bundle_pool import IN_FLIGHT, in_order
 from modelkit.operations.bundle_scan import fingerprint
@@ -31,7 +33,7 @@ class CodedPiece:
     number: int
     entry: Entry
     row: bytes
-    planes: list[bytes | memoryview]
+    planes: list[bytes]
 
 
 class Coding:
@@ -45,7 +47,8 @@ class Coding:
         self._others: dict[int, list[int]] = {}
         for number in np.flatnonzero(first != np.arange(len(first))).tolist():
             self._others.setdefault(int(first[number]), []).append(number)
-        self._sources = _Sources(plan)
+        self._sources = _Sources([file.place for file in plan.tree.files])
+        self._bases = _Sources([file.place for file in plan.base.tree.files] if plan.base is not None else [])
 
     def pieces(self, start: int, executor: Executor) -> Iterator[CodedPiece]:
         """From stored piece `start` on."""
@@ -62,23 +65,42 @@ class Coding:
         piece = int(self.order[number])
         row = self.plan.cuts.table[piece]
         file, length = int(row["file"]), int(row["length"])
-        data = memoryview(self._sources.read(file, int(row["offset"]), length))
+        data = room().source[:length]
+        self._sources.read(file, int(row["offset"]), data)
         if fingerprint(data) != self.prints[piece].tobytes():
             name = self.plan.tree.files[file].place
             fix = "run again with --force when nothing writes to it; if nothing does, its disk or the memory is failing"
             raise BrokenFile(f"{name}: was read twice and differs", fix, "changed-file", int(row["offset"]))
-        transform, coded, planes = self._best(data, int(row["transform"]), MANNERS[row["manner"]])
+        manner, base = MANNERS[row["manner"]], None
+        found = self._from_base(data, row) if row["base"] else None
+        if found is not None and not _size(found[1]):  # the same as in the base
+            transform, coded, planes = found
+        else:
+            transform, coded, planes = self._best(data, int(row["transform"]), manner)
+        if found is not None and _size(found[1]) <= _size(coded):
+            (transform, coded, planes), base = found, Place(int(row["base"]) - 1, int(row["base_offset"]))
         targets = [piece, *self._others.get(piece, ())]
-        entry = Entry(transform, length, tuple(coded), tuple(self._place(one) for one in targets))
+        entry = Entry(transform, length, tuple(coded), tuple(self._place(one) for one in targets), base)
         return CodedPiece(number, entry, entry.pack(), planes)
+
+    def _from_base(self, data: memoryview, row: Any) -> tuple[int, list[Coded], list[bytes]] | None:
+        """The piece as a difference from the base; None where it is no float and not the same."""
+        transforms = self.plan.cuts.transforms
+        before = room().base[: len(data)]
+        self._bases.read(int(row["base"]) - 1, int(row["base_offset"]), before)
+        if data == before:
+            return transforms.index(SAME), [Coded(CONSTANT, 0)], [b""]
+        delta = DELTAS.get(transforms[row["transform"]])
+        if delta is None:
+            return None
+        steps = difference(data, before, delta.delta)
+        return transforms.index(delta), *self._planes(steps.data, delta, "weights")
 
     def _place(self, piece: int) -> Place:
         row = self.plan.cuts.table[piece]
         return Place(int(row["file"]), int(row["offset"]))
 
-    def _best(
-        self, data: memoryview, transform: int, manner: Manner
-    ) -> tuple[int, list[Coded], list[bytes | memoryview]]:
+    def _best(self, data: memoryview, transform: int, manner: Manner) -> tuple[int, list[Coded], list[bytes]]:
         """The transform of the dtype; with `--max` the best of several."""
         transforms = self.plan.cuts.transforms
         chosen = transforms[transform]
@@ -90,9 +112,7 @@ class Coding:
                     transform, coded, planes = transforms.index(other), again, stored
         return transform, coded, planes
 
-    def _planes(
-        self, data: memoryview, transform: Transform, manner: Manner
-    ) -> tuple[list[Coded], list[bytes | memoryview]]:
+    def _planes(self, data: memoryview, transform: Transform, manner: Manner) -> tuple[list[Coded], list[bytes]]:
         pairs = [self.coder.code(plane, manner) for plane in split(data, transform)]
         return [coded for coded, _ in pairs], [stored for _, stored in pairs]
 
@@ -104,14 +124,14 @@ def _size(coded: Sequence[Coded]) -> int:
 class _Sources:
     """Open files of the source, shared by threads; the oldest are closed by who held them last."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, places: Sequence[str]) -> None:
         self._disks: dict[int, Disk] = {}
-        self._places = [file.place for file in plan.tree.files]
+        self._places = places
 
-    def read(self, file: int, start: int, size: int) -> bytes:
+    def read(self, file: int, start: int, into: memoryview) -> None:
         disk = self._disks.get(file)
         if disk is None:
             while len(self._disks) >= OPEN:
                 self._disks.pop(next(iter(self._disks)), None)
             disk = self._disks[file] = Disk(Path(self._places[file]))
-        return disk.open(Path(self._places[file]).name).read(start, size)
+        disk.open(Path(self._places[file]).name).read_into(start, into)

@@ -19,7 +19,8 @@ from modelkit.bundles.layout import HEAD, Head, name_of
 from modelkit.bundles.manifest import Manifest, Volume, tail_of
 from modelkit.errors import Refused
 from modelkit.execute import fsync, locked
-from modelkit.operations import bundle_documents, bundle_signature
+from modelkit.operations import bundle_documents, bundle_signature, seal
+from modelkit.operations.bundle_base import digests_of
 from modelkit.operations.bundle_coding import CodedPiece, Coding
 from modelkit.operations.bundle_journal import FOLDER, Done, Journal
 from modelkit.operations.bundle_parity import ParityFiles
@@ -114,14 +115,18 @@ class _Creation:
         self.journal = journal
         self.done = done
         self.resumed = len(done.volumes)
+        self.seal = b""
         self._progress = progress
         self._size = plan.tree.size
 
     def run(self) -> Created:
+        if self.plan.request.seal:  # before all else: a model that cannot be run is refused now
+            self.seal = seal.make(self.plan.request.source)
         found = self._scan()
         first = equal_pieces(self.plan.tree, self.plan.cuts, found.prints)
         coding = Coding(self.plan, found.prints, first)
-        description = self.plan.describe(found.digests, len(coding.order))
+        base = () if self.plan.base is None else digests_of(self.plan.base, self.plan.request.threads)
+        description = self.plan.describe(found.digests, len(coding.order), base)
         parity = ParityFiles(self.journal.folder, self.plan.sizing, bytes.fromhex(description.id))
         with ThreadPoolExecutor(self.plan.request.workers) as executor:
             manifest, documents = self._write(coding, description, parity, executor)
@@ -231,6 +236,8 @@ class _Creation:
         small = {**documents, "MANIFEST.json": manifest.pack()}
         if self.plan.request.sign is not None:
             small[bundle_signature.NAME] = bundle_signature.sign(manifest.description, Path(self.plan.request.sign))
+        if self.plan.request.seal:
+            small[seal.FILE] = self.seal
         for name, data in small.items():
             found[name] = self._put(name, data)
         lines = "".join(f"{digest}  {name}\n" for name, (_, digest) in sorted(found.items()))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from modelkit.bundles.layout import DIGEST, FOOTER, HEAD, entry_size
 from modelkit.bundles.transforms import BYTES, Transform
 from modelkit.errors import BadRequest, CannotAccess, Refused
 from modelkit.lazy import np
+from modelkit.operations.bundle_base import DELTAS, SAME, BaseTree, read_base
 from modelkit.operations.bundle_source import Cuts, Tree, cut, read_tree
 from modelkit.operations.sizes import parse_size
 
@@ -93,8 +94,9 @@ class Plan:
     cuts: Cuts
     sizing: Sizing
     estimate: int  # stored bytes, from ratios that were measured on other models
+    base: BaseTree | None = None
 
-    def describe(self, digests: tuple[str, ...], pieces: int) -> Description:
+    def describe(self, digests: Sequence[str], pieces: int, base: Sequence[str] = ()) -> Description:
         """The description, when the digests are known."""
         files = zip(self.tree.files, digests, strict=True)
         return Description(
@@ -111,6 +113,7 @@ class Plan:
             stripe=self.sizing.stripe,
             parity=self.sizing.parity,
             columns=self.sizing.columns,
+            base=None if self.base is None else self.base.describe(base),
             source=self.request.origin,
         )
 
@@ -136,10 +139,13 @@ class Plan:
             "parity": asked.parity,
             "coding": asked.coding,
             "best": asked.best,
+            "signed": asked.sign is not None,
+            "wheels": asked.wheels,
             "origin": [asked.origin.repository, asked.origin.revision, asked.origin.license],
             "writer": writer(asked.coding),
             "transforms": [transform.to_json() for transform in self.cuts.transforms],
             "pieces": len(self.cuts.table),
+            "base": None if self.base is None else [[file.path, *file.state] for file in self.base.tree.files],
         }
 
 
@@ -155,9 +161,14 @@ def make(request: Request, sizing: Sizing | None = None) -> Plan:
     tree = read_tree(request.source)
     _apart(request)
     plain = request.coding == "raw"
-    cuts = cut(tree, plain=plain, best=request.best)
+    base = None if request.base is None else read_base(request.base)
+    cuts = cut(tree, plain=plain, best=request.best, base=base)
+    if base is not None:
+        added = [transform for transform in (*DELTAS.values(), SAME) if transform not in cuts.transforms]
+        cuts = replace(cuts, transforms=(*cuts.transforms, *dict.fromkeys(added)))
     estimate = tree.size if plain else _estimate(cuts)
-    return Plan(request, tree, cuts, sizing or _sizing(request, tree, cuts, estimate), estimate)
+    draft = Plan(request, tree, cuts, Sizing(0, 0, limits.STRIPES[0], 0, 0), estimate, base)
+    return replace(draft, sizing=sizing or _sizing(draft))
 
 
 def _apart(request: Request) -> None:
@@ -184,14 +195,15 @@ def _ratio(transform: Transform, manner: str) -> float:
     return RATIOS.get(transform.fields, BLOCKS)
 
 
-def _sizing(request: Request, tree: Tree, cuts: Cuts, estimate: int) -> Sizing:
+def _sizing(draft: Plan) -> Sizing:
+    request, tree, estimate = draft.request, draft.tree, draft.estimate
     volume = volume_bytes(request.volume_size, Path(request.bundle))
     if volume == 0:
         if request.parity:
             raise BadRequest("--parity needs volumes to protect", "add --volume-size, e.g. --volume-size 1GB")
         return Sizing(0, 0, limits.STRIPES[tree.size >= limits.SMALL_TREE], 0, 0)
     stripe = limits.STRIPES[volume >= limits.SMALL_VOLUME and tree.size >= limits.SMALL_TREE]
-    body = _body(request, tree, cuts, volume, stripe)
+    body = _body(draft, volume, stripe)
     planned = max(1, -(-estimate // body))
     parity = request.parity if request.parity is not None else int(planned >= MANY)
     most = limits.PARITY_SET - parity if parity else limits.VOLUMES
@@ -205,17 +217,19 @@ def _tables(cuts: Cuts) -> int:
     return len(cuts.table) * entry_size(limits.FIELDS, 1, base=False)
 
 
-def _body(request: Request, tree: Tree, cuts: Cuts, volume: int, stripe: int) -> int:
+def _body(draft: Plan, volume: int, stripe: int) -> int:
     """The largest body that leaves room for head, tail and, on the last medium, the manifest."""
-    digest = "0" * 64
+    request, tree = draft.request, draft.tree
+    digest = ("0" * 64,)
     guess = Sizing(volume, volume // stripe * stripe, stripe, limits.PARITY_SET, limits.PARITY_SET)
-    description = Plan(request, tree, cuts, guess, 0).describe((digest,) * len(tree.files), 1 << 40)
+    others = digest * len(draft.base.tree.files) if draft.base is not None else ()
+    description = replace(draft, sizing=guess).describe(digest * len(tree.files), 1 << 40, others)
     text = len(description.pack())
     if text > min(limits.DESCRIPTION, volume // 4):
         message = f"{volume:,} bytes are too few for volumes that each describe {len(tree.files):,} files"
         raise Refused(message, "choose a larger --volume-size, or pack the small files into an archive first")
     body = (volume - HEAD - FOOTER - text - volume // stripe * DIGEST) // stripe * stripe
-    worst = -(-(tree.size + _tables(cuts)) // max(body - limits.PIECE, stripe))
+    worst = -(-(tree.size + _tables(draft.cuts)) // max(body - limits.PIECE, stripe))
     worst += 1 if request.parity is None else request.parity
     manifest = 2 * text + worst * (RECORD + body // stripe * DIGEST * 4 // 3) + 32 * DOCUMENT
     body = (volume - HEAD - FOOTER - text - volume // stripe * DIGEST - manifest) // stripe * stripe

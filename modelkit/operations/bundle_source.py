@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from modelkit.bundles import limits, paths
 from modelkit.bundles.codecs import MANNERS, Manner
@@ -63,20 +63,32 @@ class Run:
     size: int
     transform: Transform
     manner: Manner
+    name: str = ""  # of the stored array
+    base: tuple[int, int] | None = None  # file and start of the bytes of the base that it is held against
+
+
+class Counterparts(Protocol):
+    """What finds the bytes of a base."""
+
+    def counterpart(self, path: str, file_size: int, run: Run) -> tuple[int, int] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
     """All pieces in the order of the tree: a numpy table, so that a million of them stay small.
 
-    Columns: file u4, offset u8, length u4, transform u1 (index into `transforms`), manner u1.
+    Columns: file u4, offset u8, length u4, transform u1 (index into `transforms`), manner u1; base u4 (file + 1, 0 is
+    none) and base_offset u8.
     """
 
     table: Array
     transforms: tuple[Transform, ...]
 
 
-COLUMNS = [("file", "<u4"), ("offset", "<u8"), ("length", "<u4"), ("transform", "u1"), ("manner", "u1")]
+COLUMNS = [
+    ("file", "<u4"), ("offset", "<u8"), ("length", "<u4"), ("transform", "u1"), ("manner", "u1"),
+    ("base", "<u4"), ("base_offset", "<u8"),
+]  # fmt: skip
 
 
 def read_tree(source: str) -> Tree:
@@ -123,13 +135,15 @@ def unchanged(file: SourceFile) -> None:
         raise CannotAccess(f"{file.place}: changed while it was read", "run again when nothing writes to it")
 
 
-def cut(tree: Tree, *, plain: bool = False, best: bool = False) -> Cuts:
+def cut(tree: Tree, *, plain: bool = False, best: bool = False, base: Counterparts | None = None) -> Cuts:
     """Where every piece begins and ends, and how it is transformed; reads headers only. `plain`: not at all."""
     known: dict[str, list[Run]] = {}
     transforms: list[Transform] = [BYTES]
     tables = []
     for number, file in enumerate(tree.files):
-        runs = [Run(0, file.size, BYTES, "other")] if plain else _runs(file, known)
+        runs = (
+            [Run(0, file.size, BYTES, "other")] if plain else list(_joined(_against(base, file, runs_of(file, known))))
+        )
         for run in runs:
             if run.transform not in transforms:
                 transforms.append(run.transform)
@@ -146,12 +160,15 @@ def _pieces(file: int, run: Run, transform: int) -> Array:
     starts = np.arange(0, run.size, step, dtype=np.uint64)
     table = np.empty(len(starts), COLUMNS)
     table["file"], table["transform"], table["manner"] = file, transform, MANNERS.index(run.manner)
+    table["base"], table["base_offset"] = 0, 0
+    if run.base is not None:
+        table["base"], table["base_offset"] = run.base[0] + 1, starts + np.uint64(run.base[1])
     table["offset"] = starts + np.uint64(run.start)
     table["length"] = np.minimum(np.uint64(step), np.uint64(run.size) - starts)
     return table
 
 
-def _runs(file: SourceFile, known: dict[str, list[Run]]) -> list[Run]:
+def runs_of(file: SourceFile, known: dict[str, list[Run]]) -> list[Run]:
     """The runs of a file; those of its siblings are learnt with it where a header names them."""
     place = os.path.realpath(file.place)
     if place not in known and file.path.lower().endswith(MODELS):
@@ -160,6 +177,11 @@ def _runs(file: SourceFile, known: dict[str, list[Run]]) -> list[Run]:
     if file.path.lower().endswith(MODELS) and place not in known:
         manner = "other"
     return list(_covering(known.get(place, []), file.size, manner))
+
+
+def _against(base: Counterparts | None, file: SourceFile, runs: Iterable[Run]) -> Iterator[Run]:
+    for run in runs:
+        yield run if base is None else replace(run, base=base.counterpart(file.path, file.size, run))
 
 
 def _of_model(file: SourceFile) -> dict[str, list[Run]]:
@@ -180,7 +202,7 @@ def _of_tensor(tensor: Tensor, model: Model) -> Iterator[tuple[str, Run]]:
     for part in tensor.parts:
         span = model.spans.get(part.name)
         if span is not None:
-            yield span.file, Run(span.start, span.size, _transform(tensor, part), "weights")
+            yield span.file, Run(span.start, span.size, _transform(tensor, part), "weights", part.name)
 
 
 def _transform(tensor: Tensor, part: Part) -> Transform:
@@ -190,13 +212,12 @@ def _transform(tensor: Tensor, part: Part) -> Transform:
     return BY_DTYPE.get(part.dtype, BYTES)
 
 
-def _covering(runs: Sequence[Run], size: int, manner: Manner) -> Iterator[Run]:
-    """Runs that cover the whole file: gaps filled, overlaps and half blocks carried as bytes, small ones joined."""
+def _joined(runs: Iterable[Run]) -> Iterator[Run]:
+    """Small neighbours that are cut alike become one run."""
     waiting: Run | None = None
-    for run in _in_order(runs, size, manner):
-        alike = waiting is not None and (run.transform, run.manner) == (waiting.transform, waiting.manner)
-        if waiting is not None and alike and max(run.size, waiting.size) < ALONE:
-            waiting = Run(waiting.start, waiting.size + run.size, run.transform, run.manner)
+    for run in runs:
+        if waiting is not None and _alike(waiting, run):
+            waiting = replace(waiting, size=waiting.size + run.size)
             continue
         if waiting is not None:
             yield waiting
@@ -205,7 +226,15 @@ def _covering(runs: Sequence[Run], size: int, manner: Manner) -> Iterator[Run]:
         yield waiting
 
 
-def _in_order(runs: Sequence[Run], size: int, manner: Manner) -> Iterator[Run]:
+def _alike(one: Run, following: Run) -> bool:
+    if (one.transform, one.manner) != (following.transform, following.manner) or max(one.size, following.size) >= ALONE:
+        return False
+    follows = None if one.base is None else (one.base[0], one.base[1] + one.size)
+    return follows == following.base
+
+
+def _covering(runs: Sequence[Run], size: int, manner: Manner) -> Iterator[Run]:
+    """Runs that cover the whole file: gaps filled, overlaps and half blocks carried as bytes."""
     at = 0
     for run in sorted(runs, key=lambda run: (run.start, run.size)):
         if run.start < at or run.start + run.size > size or not run.size:
@@ -214,7 +243,7 @@ def _in_order(runs: Sequence[Run], size: int, manner: Manner) -> Iterator[Run]:
             yield Run(at, run.start - at, BYTES, manner)
         whole = run.size // run.transform.block * run.transform.block
         if whole:
-            yield Run(run.start, whole, run.transform, run.manner)
+            yield replace(run, size=whole)
         if whole < run.size:
             yield Run(run.start + whole, run.size - whole, BYTES, run.manner)
         at = run.start + run.size

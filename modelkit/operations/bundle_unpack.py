@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
 
+from modelkit.bundles import limits
 from modelkit.bundles.codecs import decode
-from modelkit.bundles.layout import DIGEST, Entry, read_table
-from modelkit.bundles.transforms import join
-from modelkit.errors import BrokenFile, CannotAccess, Unsupported
+from modelkit.bundles.delta import restored
+from modelkit.bundles.layout import DIGEST, HEAD, Entry, read_table
+from modelkit.bundles.transforms import join, room
+from modelkit.errors import BrokenFile, CannotAccess, ModelkitError
+from modelkit.lazy import np
+from modelkit.operations.bundle_base import check_base
 from modelkit.operations.bundle_open import Bundle, Located, open_bundle
 from modelkit.operations.bundle_pool import IN_FLIGHT, in_order
 from modelkit.operations.bundle_restore import Destination, Parts, enough_room
-from modelkit.operations.bundle_verify import read_stripe, sha256
 from modelkit.operations.checksum_work import Progress
 from modelkit.sources import LocalFile
-
-if TYPE_CHECKING:
-    from modelkit.tensors import Array
 
 SYNC_SECONDS = 2.0  # work that a crash may cost
 MANY = 256  # whole files that wait to be synced together
@@ -39,23 +42,29 @@ class Unpacked:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """A piece with its stored bytes, verified."""
+    """A piece and where its stored bytes begin in the body."""
 
     number: int
     entry: Entry
-    data: memoryview
+    start: int
 
 
-def unpack(path: str, destination: str, *, threads: int | None = None, progress: Progress | None = None) -> Unpacked:
+def unpack(
+    path: str,
+    destination: str,
+    *,
+    base: str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Unpacked:
     """Unpack every volume that is there. Raises CannotAccess when some are missing: run again with them."""
     bundle = open_bundle(path)
     description = bundle.manifest.description
-    if description.base is not None:
-        raise Unsupported(f"{path}: is a delta, and needs its base", "name the base's folder with --base")
+    places = [] if description.base is None else check_base(description.base, base)
     target = Destination(destination, description)
     target.begin()
     enough_room(target.root, description.size - target.skipped)
-    run = _Unpacking(bundle, target, threads or os.cpu_count() or 1, progress)
+    run = _Unpacking(bundle, target, threads or os.cpu_count() or 1, progress, places)
     run.all()
     return Unpacked(bundle, len(description.files), description.size, target.skipped)
 
@@ -63,13 +72,19 @@ def unpack(path: str, destination: str, *, threads: int | None = None, progress:
 class _Unpacking:
     """One run of `unpack`."""
 
-    def __init__(self, bundle: Bundle, target: Destination, threads: int, progress: Progress | None) -> None:
+    def __init__(
+        self, bundle: Bundle, target: Destination, threads: int, progress: Progress | None, base: Sequence[Path]
+    ) -> None:
+        self.base = [LocalFile(place, place.name) for place in base]
         self.bundle = bundle
         self.target = target
         self.description = bundle.manifest.description
         self.depth = IN_FLIGHT * threads
         self.threads = threads
         self.parts = Parts(target)
+        self._buffers: SimpleQueue[memoryview] = SimpleQueue()
+        for _ in range(self.depth):
+            self._buffers.put(memoryview(bytearray(limits.PIECE)))
         self.sizes = [file.size for file in self.description.files]
         self._progress = progress
         self._added: dict[int, int] = {}
@@ -126,11 +141,19 @@ class _Unpacking:
             source.will_be_read()
             table = _table(source, located, self.description.stripe)
             entries = read_table(
-                table, volume.pieces, volume.table, self.description.transforms, self.sizes, volume.name
+                table,
+                volume.pieces,
+                volume.table,
+                self.description.transforms,
+                self.sizes,
+                volume.name,
+                [file.size for file in self.base],
             )
             stored = self._stored(source, located, entries, done, executor)
-            for piece, data in in_order(executor, self._write, self._opening(stored), self.depth):
+            work = partial(self._write, source)
+            for piece, data in in_order(executor, work, self._opening(stored), self.depth):
                 self._written(volume.number, piece, data)
+                self._buffers.put(memoryview(data.obj))
             self._remember(volume.number, volume.pieces)
         finally:
             source.close()
@@ -142,21 +165,25 @@ class _Unpacking:
                 self.parts.open(place.file)
             yield piece
 
-    def _write(self, piece: _Stored) -> tuple[_Stored, memoryview]:
-        """Decode a piece and write it to every place; in a thread."""
-        data = self._decoded(piece).data.cast("B")
-        for place in piece.entry.targets:
+    def _write(self, source: LocalFile, piece: _Stored) -> tuple[_Stored, memoryview]:
+        """Decode a piece and write it to every place; in a thread. The buffer is to be given back."""
+        entry = piece.entry
+        transform = self.description.transforms[entry.transform]
+        stored, at, planes = room().source[: entry.stored], 0, []
+        source.read_into(HEAD + piece.start, stored)
+        for coded, into in zip(entry.planes, room().planes(transform, entry.length), strict=True):
+            planes.append(decode(coded, stored[at : at + coded.stored], into, f"piece {piece.number}"))
+            at += coded.stored
+        buffer = self._buffers.get()
+        data = buffer[: entry.length]
+        join(planes, transform, np.frombuffer(data, np.uint8))
+        if entry.base is not None:
+            before = room().base[: entry.length]
+            self.base[entry.base.file].read_into(entry.base.offset, before)
+            data[:] = restored(data, before, transform.delta).data
+        for place in entry.targets:
             self.parts.write(place.file, place.offset, data)
         return piece, data
-
-    def _decoded(self, piece: _Stored) -> Array:
-        transform = self.description.transforms[piece.entry.transform]
-        blocks, at, planes = piece.entry.length // transform.block, 0, []
-        for coded, width in zip(piece.entry.planes, transform.fields, strict=True):
-            stored = piece.data[at : at + coded.stored]
-            planes.append(decode(coded, stored, blocks * width, f"piece {piece.number}"))
-            at += coded.stored
-        return join(planes, transform)
 
     def _written(self, volume: int, piece: _Stored, data: memoryview) -> None:
         for place in piece.entry.targets:
@@ -183,51 +210,56 @@ class _Unpacking:
         self._since = time.monotonic()
 
     def _stored(
-        self, source: LocalFile, located: Located, entries: Iterator[Entry], done: int, executor: Executor
+        self, source: LocalFile, located: Located, entries: Iterable[Entry], done: int, executor: Executor
     ) -> Iterator[_Stored]:
-        """The stored bytes of pieces `done` and on, each out of stripes that were verified."""
-        start, first = 0, None
-        stripes: Iterator[bytes] = iter(())
-        buffer, at = b"", 0  # bytes of the body from `at` on
+        """Pieces `done` and on, each when all stripes that it lies in are verified.
+
+        Its bytes are read again to be decoded: from the page cache, and a file's own digest watches over them.
+        """
+        stripe, cleared, start = self.description.stripe, -1, 0
+        verified: Iterator[int] = iter(())
         for number, entry in enumerate(entries):
             end = start + entry.stored
             if number >= done:
-                if first is None:
-                    first = start // self.description.stripe
-                    at = first * self.description.stripe
-                    stripes = self._verified(source, located, first, executor)
-                parts = []
-                while at + len(buffer) < end:
-                    parts.append(memoryview(buffer)[max(start - at, 0) :])
-                    at += len(buffer)
-                    buffer = next(stripes)
-                parts.append(memoryview(buffer)[max(start - at, 0) : end - at])
-                yield _Stored(number, entry, parts[0] if len(parts) == 1 else memoryview(b"".join(parts)))
+                if cleared < 0:
+                    cleared = start // stripe * stripe
+                    verified = self._verified(source, located, start // stripe, executor)
+                while cleared < end:
+                    cleared = (next(verified) + 1) * stripe
+                yield _Stored(number, entry, start)
             start = end
 
-    def _verified(self, source: LocalFile, located: Located, first: int, executor: Executor) -> Iterator[bytes]:
-        """The stripes of a volume from `first` on, each checked."""
+    def _verified(self, source: LocalFile, located: Located, first: int, executor: Executor) -> Iterator[int]:
+        """The numbers of a volume's stripes from `first` on, each checked."""
         stripe, digests = self.description.stripe, located.volume.stripes
 
-        def read(number: int) -> bytes:
-            return good_stripe(source, number, stripe, digests, located.volume.name)
+        def verify(number: int) -> int:
+            buffer = room().source[:stripe]
+            check_stripe(source, number, buffer, digests, located.volume.name)
+            return number
 
-        return in_order(executor, read, range(first, located.volume.body // stripe), self.depth)
+        return in_order(executor, verify, range(first, located.volume.body // stripe), self.depth)
 
 
-def good_stripe(source: LocalFile, number: int, stripe: int, digests: bytes, name: str) -> bytes:
-    """A stripe's bytes. Raises BrokenFile when they are not what the manifest says."""
-    data = read_stripe(source, number, stripe)
-    if data is None or sha256(data) != digests[DIGEST * number : DIGEST * (number + 1)]:
+def check_stripe(source: LocalFile, number: int, into: memoryview, digests: bytes, name: str) -> None:
+    """Read a stripe. Raises BrokenFile when it is not what the manifest says."""
+    try:
+        source.read_into(HEAD + number * len(into), into)
+        good = hashlib.sha256(into).digest() == digests[DIGEST * number : DIGEST * (number + 1)]
+    except ModelkitError:
+        good = False
+    if not good:
         message = f"{name}: stripe {number} is damaged"
         raise BrokenFile(message, "run `modelkit bundle repair`, or copy the volume again; what is done stays done")
-    return data
 
 
 def _table(source: LocalFile, located: Located, stripe: int) -> bytes:
     """The piece table, out of stripes that were verified."""
     volume = located.volume
     first, last = volume.table // stripe, -(-(volume.table + volume.table_size) // stripe)
-    data = b"".join(good_stripe(source, number, stripe, volume.stripes, volume.name) for number in range(first, last))
+    data = memoryview(bytearray((last - first) * stripe))
+    for number in range(first, last):
+        place = (number - first) * stripe
+        check_stripe(source, number, data[place : place + stripe], volume.stripes, volume.name)
     start = volume.table - first * stripe
-    return data[start : start + volume.table_size]
+    return bytes(data[start : start + volume.table_size])

@@ -479,3 +479,47 @@ def test_sizing_fits(tmp_path: Path) -> None:
         most = bundle_plan.parse_size(size)
         assert max(count for name, (count, _) in created.files.items() if name.endswith(".mkv")) <= most
         assert verify(str(tmp_path / f"b{number}")).whole
+
+
+TUNED = STORIES.with_name("tuned")
+
+
+def test_delta_of_a_fine_tuned_sibling(run: Run, tmp_path: Path) -> None:
+    """Figures on the embedded base and its sibling: .601 of the size with the base, .669 without."""
+    done = run("bundle", "create", TUNED, tmp_path / "b", "--base", STORIES, "--with-wheels", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["ratio"] < 0.61
+    for number, command in enumerate(([sys.executable, "-m", "modelkit", "bundle"], None)):
+        out = tmp_path / f"out{number}"
+        start = command or [sys.executable, "-S", "-I", str(tmp_path / "b" / "unpack.py")]
+        whole = [*start, "unpack", str(tmp_path / "b"), str(out)]
+        assert subprocess.run(whole, check=False).returncode == 1  # the base is not named
+        assert subprocess.run([*whole, "--base", str(TUNED)], check=False).returncode == 1  # it is another one
+        assert subprocess.run([*whole, "--base", str(STORIES)], check=False).returncode == 0
+        assert picture(out) == picture(TUNED)
+
+
+def test_delta_of_the_same_model_is_nothing(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    copy = tmp_path / "other" / "model.safetensors"
+    copy.write_bytes((tree / "model.safetensors").read_bytes())
+    created = made(tree, tmp_path / "b", base=str(tmp_path / "other"))
+    assert created.stored < 400_000  # what the other one has not: noise.dat
+    unpack(str(tmp_path / "b"), str(tmp_path / "out"), base=str(tmp_path / "other"))
+    assert picture(tmp_path / "out") == picture(tree)
+
+
+def test_sealed(run: Run, tmp_path: Path) -> None:
+    done = run("bundle", "create", STORIES, tmp_path / "b", "--seal")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "b" / "SEAL.json").stat().st_size <= 16 << 10
+    assert run("bundle", "verify", tmp_path / "b").returncode == 0
+    assert run("verify", "--seal", tmp_path / "b", STORIES).returncode == 0
+    assert run("verify", "--seal", tmp_path / "b", TUNED).returncode == 1
+    (tmp_path / "b" / "SEAL.json").write_text("{}")
+    assert run("bundle", "verify", tmp_path / "b").returncode == 1
+
+
+def test_what_cannot_be_sealed_is_refused_at_once(tree: Path, tmp_path: Path, run: Run) -> None:
+    assert run("bundle", "create", tree, tmp_path / "b", "--seal").returncode == 1
+    assert not list((tmp_path / "b").glob("*.mkv*"))

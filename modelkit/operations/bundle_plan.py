@@ -50,7 +50,7 @@ RATIOS: Mapping[tuple[int, ...], float] = {
 """Stored / original by the fields of the transform, as measured; ggml blocks are near `BLOCKS`."""
 BLOCKS = 0.90
 TEXT_RATIO = 0.3
-SPEEDS: Mapping[str, float] = {"zstd": 230e6, "deflate": 100e6, "raw": 330e6, "max": 70e6}
+SPEEDS: Mapping[str, float] = {"zstd": 250e6, "deflate": 110e6, "raw": 400e6, "max": 140e6}
 """Bytes of original a second and core, as measured (bench/bundle.py)."""
 
 

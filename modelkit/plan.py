@@ -20,6 +20,9 @@ from modelkit.tensors import Encoding, Importance, Layout, Model, Shape, Span, T
 TILE = 4 * 2**20
 """Values worked on at once: 16 MiB of float32, large enough to keep threads busy."""
 
+PIECE = 128 * 2**10
+"""Values that a job reads, computes and writes at once: stored bytes of both sides stay in the processor's cache."""
+
 COPY = 16 * 2**20
 """Bytes of a job that computes nothing."""
 
@@ -73,12 +76,24 @@ class Job:
         return self.copies and not self.steps
 
     @property
+    def unit(self) -> int:
+        """Values that must stay together: blocks of both encodings, rows of one importance, whole heads."""
+        blocks = lcm(self.source.unit(self.shape), self.target.unit(self.shape))
+        return together(blocks, self.shape[-1], self.steps, self.importance)
+
+    @property
+    def piece(self) -> int:
+        """Values worked on at once."""
+        return max(PIECE // self.unit, 1) * self.unit
+
+    @property
     def memory(self) -> int:
-        """Bytes in use while it runs: what is read and written, and for arithmetic four float32 arrays."""
+        """Bytes in use while it runs: a piece of what is read and written, and for arithmetic four float32 arrays."""
         if self.moves:
             return BUFFER
-        stored = sum(span.size for span in (*self.reads, *self.writes))
-        return stored if self.copies else stored + 4 * 4 * prod(self.shape)
+        count, piece = prod(self.shape), min(self.piece, prod(self.shape))
+        stored = sum(span.size for span in (*self.reads, *self.writes)) * piece // max(count, 1)
+        return stored if self.copies else stored + 4 * 4 * piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +182,9 @@ def make(assignments: Sequence[Assignment], source: Model, layout: Layout, probe
 def _jobs(number: int, way: Assignment, reads: Mapping[str, Span], writes: Mapping[str, Span]) -> Iterator[Job]:
     total = way.source.count
     columns = way.source.shape[-1] if len(way.source.shape) > 1 else (1 if way.steps else total)
-    for first, count in tiles(total, columns, _unit(way, columns), _limit(way)):
+    blocks = lcm(way.source.encoding.unit(way.source.shape), way.target.encoding.unit(way.target.shape))
+    unit = together(blocks, columns, way.steps, way.importance)
+    for first, count in tiles(total, columns, unit, _limit(way)):
         shape = (count // columns, columns) if count % columns == 0 else (count,)
         yield Job(
             number, first, shape, way.source.encoding, way.target.encoding, way.steps,
@@ -175,11 +192,10 @@ def _jobs(number: int, way: Assignment, reads: Mapping[str, Span], writes: Mappi
         )  # fmt: skip
 
 
-def _unit(way: Assignment, columns: int) -> int:
-    """Values that must stay together: blocks of both encodings, and whole heads where rows move."""
-    blocks = lcm(way.source.encoding.unit(way.source.shape), way.target.encoding.unit(way.target.shape))
-    rows = columns if way.importance else 1  # weights are those of whole rows
-    return lcm(blocks, rows, *(step.rows * columns for step in way.steps))
+def together(blocks: int, columns: int, steps: Sequence[Step], importance: Importance | None) -> int:
+    """Values that must stay together: whole blocks, rows that share weights, heads where rows move."""
+    rows = columns if importance else 1
+    return lcm(blocks, rows, *(step.rows * columns for step in steps))
 
 
 def _limit(way: Assignment) -> int:

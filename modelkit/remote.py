@@ -37,6 +37,7 @@ REDIRECTS = (301, 302, 303, 307, 308)
 ABSENT = (404, 410)
 NUMBERED = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.[a-z]+)")
 RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
+NAME = re.compile(r"[A-Za-z0-9_.-]+")
 PRINTABLE = "!#$%&'()*+,/:;=?@[]~"
 DOWNLOAD = "download the file and name it on disk"
 FAULTY = "the server or a proxy on the way is faulty: " + DOWNLOAD
@@ -271,8 +272,7 @@ def checked(url: str) -> SplitResult:
         raise BadRequest(f"'{url}': has white space or control characters", "write them as %20 and the like")
     try:
         found = urlsplit(url)
-        host, _ = found.hostname or "", found.port
-        host.encode("idna")
+        host, port = _host(found.hostname or ""), found.port
     except ValueError as error:
         raise BadRequest(f"'{url}': is no URL ({error})", "check the address") from None
     if not host:
@@ -281,8 +281,22 @@ def checked(url: str) -> SplitResult:
         raise BadRequest(f"https://{host}: a URL with a name or password is not used", DOWNLOAD)
     if found.scheme != "https" and not (found.scheme == "http" and is_loopback(host)):
         raise BadRequest(f"'{url}': {found.scheme} is not read", "use https (http only to this machine)")
-    path, query = (quote(text, safe=PRINTABLE) for text in (found.path or "/", found.query))
-    return found._replace(path=path, query=query, fragment="")
+    path, query = (quote(text, safe=PRINTABLE, errors="surrogateescape") for text in (found.path or "/", found.query))
+    place = f"[{host}]" if ":" in host else host
+    place += "" if port is None else f":{port}"
+    return found._replace(netloc=place, path=path, query=query, fragment="")
+
+
+def _host(host: str) -> str:
+    """A name in ASCII letters, as it is looked up and as nobody is deceived by it, or an address. Raises ValueError."""
+    if not host:
+        return ""
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(host))
+    plain = host.encode("idna").decode()
+    if not NAME.fullmatch(plain):
+        raise ValueError(f"'{plain}' is no name of a host")
+    return plain
 
 
 def shown(url: SplitResult) -> str:

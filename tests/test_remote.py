@@ -233,8 +233,11 @@ def test_validate_judges_headers(server: Server, gguf: Path, run: Run) -> None:
     assert rules["empty.gguf"] == {"too-short"} and "missing-shard" in rules["split-00001-of-00002.gguf"]
     assert found["cut.gguf"].findings[0].path == f"{server.url}/cut.gguf"
     done = run("validate", f"{server.url}/cut.gguf", "-f", "sarif")
-    assert done.returncode == 1 and json.loads(done.stdout)["runs"]
-    absent = run("validate", f"{server.url}/absent.gguf")
+    assert done.returncode == 1
+    place = json.loads(done.stdout)["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == f"{server.url}/cut.gguf"
+    absent = run("validate", f"{server.url}/absent.gguf?signature=secret")
+    assert "secret" not in absent.stdout + absent.stderr and absent.stdout.count("absent.gguf") == 2
     assert absent.returncode == 2 and "404 (Not Found)" in absent.stdout and "Traceback" not in absent.stderr
 
 
@@ -362,6 +365,9 @@ def test_a_redirect_is_followed_once(server: Server, tmp_path: Path) -> None:
         ("https://example.com:99999/a", "is no URL"),
         ("https://example.com/dir/", "names a folder"),
         ("https://", "names no host"),
+        ("https://a<b>/c", "is no name of a host"),
+        ("https://[fe80::1%25a b]/c", "white space"),
+        ("https://@example.com/a", "with a name or password"),
         (f"https://{'a' * 70}.com/a", "is no URL"),
     ],
 )
@@ -375,6 +381,8 @@ def test_other_urls_are_refused_as_a_wrong_call(url: str, words: str, run: Run) 
 
 def test_names_are_safe_to_print_and_to_send(server: Server) -> None:
     found = checked("https://example.com/ä/\u202eevil%0a.gguf?x=ü#part")
+    assert checked("HTTPS://Exämple.com:443/a").geturl() == "https://xn--exmple-cua.com:443/a"
+    assert checked("https://[2001:DB8::1]:8/a").geturl() == "https://[2001:db8::1]:8/a"
     assert found.geturl() == "https://example.com/%C3%A4/%E2%80%AEevil%0a.gguf?x=%C3%BC"
     server.files["%1b[31m..%2f..%2fx.gguf"] = b"GGUF" + bytes(20)
     opener = remote.Remote(f"{server.url}/%1b[31m..%2f..%2fx.gguf")

@@ -135,4 +135,6 @@ def _verify(request: Request, html: str | None, *, quiet: bool, as_json: bool) -
     elif not quiet:
         console.data(verification.verification_lines(found, request))
     answer = found.judgement.answer if found.judgement else "passed"
+    if quiet and found.judgement is not None and answer != "passed":
+        console.note(verification.judgement_line(found.judgement))
     return {"passed": 0, "failed": 1, "inconclusive": 2}[answer]

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, cast
 
 from modelkit.encodings._kinds import RAW
+from modelkit.encodings._one_pass import one_pass
 from modelkit.errors import BadRequest
 from modelkit.shelf import Shelf
 from modelkit.tensors import Encoding
@@ -53,3 +54,6 @@ def _with_parameters(encoding: Encoding, words: str) -> Encoding:
             raise BadRequest(f"{key}={value}: a whole number from 1 to 65,536 expected")
         found[key] = int(value)
     return cast("Encoding", replace(cast("Any", encoding), **found))
+
+
+__all__ = ["ENCODINGS", "RAW", "by_dtype", "by_ggml", "find", "one_pass"]

@@ -50,6 +50,14 @@ def read_model(opener: Opener, *, strict: bool = True) -> Opened:
     return Opened(model, format, opener, faults)
 
 
+def refuse_empty(opened: Opened) -> None:
+    """Raises BrokenFile for a model without tensors, and says when it is a vocabulary alone."""
+    if opened.model.tensors:
+        return
+    what = "a vocabulary and no weights" if "tokenizer.ggml.tokens" in opened.model.metadata else "no tensors"
+    raise BrokenFile(f"{opened.opener.title}: holds {what}", "name a file with weights", "no-tensors")
+
+
 def _first(faults: Faults, opener: Opener) -> BrokenFile:
     fault = faults.errors[0] if faults.errors else None
     if fault is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkit import __version__
-from modelkit.execute import Done
+from modelkit.jobs import Done
 from modelkit.lazy import np
 from modelkit.plan import ORDER, Expectation, Plan
 from modelkit.sources import explained

@@ -93,16 +93,17 @@ def validate(request: Request, progress: Callable[[int], None] | None = None) ->
                 for place in places(path):
                     _judge(run, place)
             except CannotAccess as error:
-                message = error.message.removeprefix(f"{path}: ")
-                run.coverage.skip(path, "unreadable-file", message)
-                run.found.append(Found(path, "unreadable-file", Finding(path, message, error.fix), "error"))
+                shown = path.partition("?")[0] if is_url(path) else path  # what follows may be a signature
+                message = error.message.removeprefix(f"{shown}: ")
+                run.coverage.skip(shown, "unreadable-file", message)
+                run.found.append(Found(shown, "unreadable-file", Finding(shown, message, error.fix), "error"))
     return finished(run.found, run.coverage, request.fail_on, request.policy, request.baseline, request.allow_unchecked)
 
 
 def _refuse_reading(request: Request) -> None:
     for path in request.paths:
         if is_url(path) and request.level != "header":
-            fix = "leave --level out, or download the file first"
+            fix = "use --level header, or download the file first"
             raise BadRequest(f"{path}: of a URL only headers are read, not at level {request.level}", fix)
 
 

@@ -196,14 +196,24 @@ def _pure(tensor: Tensor, format: Format, wanted: Encoding, *, quantised: bool) 
 def _kept(tensor: Tensor, format: Format, widened: Encoding | None) -> Chosen:
     encoding = tensor.encoding
     if not format.stores(encoding):
-        fix = f"choose one with --to: {', '.join(storable(format))}"
-        raise Unsupported(f"{format.title} does not hold {encoding.name} (tensor '{tensor.name}')", fix)
+        raise Unsupported(
+            f"{format.title} does not hold {encoding.name} (tensor '{tensor.name}')", _way_out(format, encoding)
+        )
     if encoding.kind == "float" and len(tensor.shape) < 2:
         if format.dialect == "gguf":
             return _vector(encoding)
         if widened is not None and encoding.name == "f32":
             return Chosen(widened)
     return Chosen(encoding)
+
+
+def _way_out(format: Format, encoding: Encoding) -> str:
+    """What a user can do. For an array that is carried as it is, --to has nothing to choose."""
+    if encoding.kind == "raw":
+        return "write a .safetensors file or a folder, which hold it, or save the source without this tensor"
+    if getattr(encoding, "decode", encoding) is None:
+        return "write a GGUF, which holds it, or convert from another file of the model"
+    return f"choose one with --to: {', '.join(storable(format))}"
 
 
 def _refuse_unstorable(format: Format, encoding: Encoding) -> None:

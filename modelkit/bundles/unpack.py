@@ -210,6 +210,22 @@ def small(path: Path, most: int) -> bytes:
     return b""
 
 
+def beside(path: Path) -> BinaryIO:
+    """A new file NAME.part, whatever stood there: a link that a hostile bundle brought is not written through."""
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    return os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666), "wb")
+
+
+def put(file: BinaryIO, path: Path) -> None:
+    """Give such a file its name, once its bytes are on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+    os.replace(path.with_name(path.name + ".part"), path)
+    say(f"{path.name}: made whole")
+
+
 def file_digest(path: Path) -> str:
     digest, piece = hashlib.sha256(), b"more"
     with suppress(FileNotFoundError), reading(path) as file:
@@ -374,12 +390,9 @@ def damage(bundle: Bundle, *, media: bool = False) -> dict[str, tuple[str, set[i
         if not bundle.holds(volume):
             words = "belongs to another bundle" if volume.name in bundle.foreign else "is missing"
         elif not words and bundle.manifest:
-            edges, start = (
-                (head_of(volume[1:3] + volume[4:5], bundle.id), tail_of(bundle, volume)),
-                HEAD.size + volume.body,
-            )
+            head, tail = head_of(volume[1:3] + volume[4:5], bundle.id), tail_of(bundle, volume)
             with reading(path) as file:
-                same = (read(file, 0, HEAD.size), read(file, start, len(edges[1]) + 1)) == edges
+                same = (read(file, 0, HEAD.size), read(file, HEAD.size + volume.body, len(tail) + 1)) == (head, tail)
             words = "" if same else "its head or its tail is damaged"
         if words:
             result[volume.name] = (words, bad[volume.name])
@@ -950,10 +963,8 @@ def damaged_documents(bundle: Bundle) -> list[str]:
 def list_files(bundle: Bundle) -> int:
     for file in bundle.description["files"]:
         say(f"{file['size']:>16,}  {shown(file['path'])}")
-    size, stored = (
-        sum(file["size"] for file in bundle.description["files"]),
-        sum(volume.body for volume in bundle.data()),
-    )
+    size = sum(file["size"] for file in bundle.description["files"])
+    stored = sum(volume.body for volume in bundle.data())
     say(
         "",
         f"{shown(bundle.description['name'])}: {len(bundle.description['files'])} files, {size_of(size)}",
@@ -1000,7 +1011,26 @@ def repair(bundle: Bundle) -> int:
     need(shutil.disk_usage(bundle.folder).free > room + MIB * len(wrong), f"{size_of(room)} of free space are needed")
     numbers = {number: volume for number, volume in enumerate(bundle.volumes) if volume.name in wrong}
     files = {n: reading(bundle.folder / volume.name) for n, volume in enumerate(bundle.volumes) if bundle.holds(volume)}
-    parts = {number: (bundle.folder / f"{volume.name}.part").open("wb") for number, volume in numbers.items()}
+    parts = {number: beside(bundle.folder / volume.name) for number, volume in numbers.items()}
+    try:
+        write_volumes(bundle, wrong, files, parts)
+    except BaseException:
+        for volume in numbers.values():
+            (bundle.folder / f"{volume.name}.part").unlink(missing_ok=True)
+        raise
+    finally:
+        for file in files.values():
+            file.close()
+    for number, part in parts.items():
+        put(part, bundle.folder / numbers[number].name)
+    return restore_documents(bundle)
+
+
+def write_volumes(
+    bundle: Bundle, wrong: dict[str, tuple[str, set[int]]], files: Mapping[int, BinaryIO], parts: dict[int, BinaryIO]
+) -> None:
+    """The damaged volumes anew, by number into `parts`: what is good copied, what is not rebuilt."""
+    numbers = {number: bundle.volumes[number] for number in parts}
     for number, part in parts.items():
         part.write(head_of(numbers[number][1:3] + numbers[number][4:5], bundle.id))
     for stripe in range(bundle.volumes[0].stripes()):
@@ -1008,28 +1038,15 @@ def repair(bundle: Bundle) -> int:
         back = dict(zip(sorted(lost), rebuilt(bundle, files, stripe, lost) if lost else [], strict=True))
         for number, volume in numbers.items():
             if stripe < volume.stripes():
-                data = (
-                    back[number]
-                    if number in lost
-                    else read(files[number], HEAD.size + stripe * volume.stripe, volume.stripe)
-                )
+                place = HEAD.size + stripe * volume.stripe
+                data = back[number] if number in lost else read(files[number], place, volume.stripe)
                 good = hashlib.sha256(data).digest() == volume.digest(stripe)
                 need(
-                    good,
-                    f"{volume.name}: stripe {stripe} cannot be made again: parity and data are of different bundles",
+                    good, f"{volume.name}: stripe {stripe} cannot be made again: parity and data do not belong together"
                 )
                 parts[number].write(data)
     for number, part in parts.items():
         part.write(tail_of(bundle, numbers[number]))
-        part.flush()
-        os.fsync(part.fileno())
-        part.close()
-    for file in files.values():
-        file.close()
-    for volume in numbers.values():
-        os.replace(bundle.folder / f"{volume.name}.part", bundle.folder / volume.name)
-        say(f"{volume.name}: made whole")
-    return restore_documents(bundle)
 
 
 def restore_documents(bundle: Bundle) -> int:
@@ -1043,9 +1060,9 @@ def restore_documents(bundle: Bundle) -> int:
         os.replace(bundle.folder / name, bundle.folder / f"{name}.stale")
         say(f"{name}: is not of this bundle; put aside as {name}.stale")
     for name in set(left) & set(known):
-        (bundle.folder / f"{name}.part").write_bytes(known[name])
-        os.replace(bundle.folder / f"{name}.part", bundle.folder / name)
-        say(f"{name}: made whole")
+        file = beside(bundle.folder / name)
+        file.write(known[name])
+        put(file, bundle.folder / name)
     left = [name for name in left if name not in known]
     say(*(f"{shown(name)}: is damaged or missing, and parity does not cover it: copy it again" for name in left))
     say("" if left else f"whole: {len(bundle.volumes)} volumes")

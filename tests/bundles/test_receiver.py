@@ -343,6 +343,27 @@ def test_links_in_the_destination_are_not_followed(made: Path, tmp_path: Path, c
         assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["vol-0001.mkv.part", "MANIFEST.json.part"])
+def test_repair_writes_through_no_link(name: str, made: Path, bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    """A hostile bundle brings a link under the name of a file that repair will write."""
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (bundle / name).symlink_to(precious)
+    (bundle / name.removesuffix(".part")).unlink()
+    assert here(capsys, "repair", bundle)[0] == 0
+    assert precious.read_text() == "mine"
+    assert picture(bundle) == picture(made)
+
+
+def test_parity_of_another_bundle_changes_nothing(bundle: Path, capsys: Any, monkeypatch: Any) -> None:
+    (bundle / "vol-0001.mkv").unlink()
+    before = picture(bundle)
+    monkeypatch.setattr(receiver, "rebuilt", lambda bundle, files, stripe, lost: [bytes(1 << 16)] * len(lost))
+    code, said = here(capsys, "repair", bundle)
+    assert (code, "cannot be made again" in said) == (1, True)
+    assert picture(bundle) == before
+
+
 # ---- bundles made to do harm
 
 

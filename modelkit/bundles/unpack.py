@@ -172,11 +172,15 @@ class Bundle(NamedTuple):
     manifest: bytes
     documents: dict[str, str]
     volumes: list[Volume]
+    places: dict[str, str]  # by a volume's own name: the one under which it stands
     foreign: set[str]  # names under which volumes of other bundles stand
     strangers: set[str]  # volumes that the manifest does not name
 
     def holds(self, volume: Volume) -> bool:
-        return volume.name not in self.foreign and (self.folder / volume.name).exists()
+        return volume.name in self.places
+
+    def path(self, volume: Volume) -> Path:
+        return self.folder / self.places.get(volume.name, volume.name)
 
     def data(self) -> list[Volume]:
         return [volume for volume in self.volumes if volume.kind == 0]
@@ -263,6 +267,11 @@ def identity(file: BinaryIO) -> tuple[int, int, int, str] | None:
     return kind, number, stripe, bundle_id.hex()
 
 
+def own_name(head: tuple[int, int, int, str]) -> str:
+    """What a volume is called, whatever somebody has called it."""
+    return f"{'par' if head[0] else 'vol'}-{head[1]:04}.mkv"
+
+
 def own_account(path: Path) -> tuple[Volume, bytes, bytes] | None:
     """What a volume says of itself in its tail: (itself, description, manifest or nothing); None when damaged."""
     with reading(path) as file:
@@ -280,8 +289,7 @@ def own_account(path: Path) -> tuple[Volume, bytes, bytes] | None:
         tail = read(file, HEAD.size + body, tail_size)
     if hashlib.sha256(tail).digest() != digest or hashlib.sha256(tail[digests : digests + raw]).hexdigest() != who[3]:
         return None
-    name = f"{'par' if who[0] else 'vol'}-{who[1]:04}.mkv"
-    volume = Volume(name, *who[:2], body, who[2], tail[:digests], table, table_size, pieces)
+    volume = Volume(own_name(who), *who[:2], body, who[2], tail[:digests], table, table_size, pieces)
     return volume, tail[digests : digests + raw], tail[digests + raw :]
 
 
@@ -323,30 +331,33 @@ def opened(folder: Path) -> Bundle:
     """What the folder holds. Two accounts of one bundle, and two bundles without a manifest, are refused."""
     need(folder.is_dir(), f"{shown(folder)}: there is no such folder")
     names = sorted(name for name in os.listdir(folder) if VOLUME.fullmatch(name))
-    ids, own, raws, text = {}, list[Volume](), set[bytes](), small(folder / "MANIFEST.json", MANIFEST)
+    heads, own, raws, text = {}, dict[str, Volume](), set[bytes](), small(folder / "MANIFEST.json", MANIFEST)
     here = read_manifest(text)
     known = {text: here} if here else {}
     for name in names:
         with reading(folder / name) as file:
-            ids[name] = (identity(file) or (0, 0, 0, ""))[3]
+            heads[name] = identity(file)
         account = own_account(folder / name)
         if account is not None:
             raws |= {account[1]} if len(raws) < 2 else set()
             found = read_manifest(account[2])
             known |= {account[2]: found} if found and (here is None or found["id"] == here["id"]) else {}
-            own += [account[0]] if account[0].name == name else []
+            own[account[0].name] = account[0]
         need(
             len(known) < 2, "two accounts of the bundle differ, or two bundles are mixed: nothing tells which is right"
         )
     raws = {compact(one["description"]) for one in known.values()} or raws
     if not raws:
         raise Nothing(f"{shown(folder)}: no manifest is there, nor any volume whose own account is whole")
-    need(
-        len(raws) == 1, f"volumes of several bundles are mixed: {', '.join(sorted({one[:16] for one in ids.values()}))}"
-    )
+    need(len(raws) == 1, "volumes of several bundles are mixed")
     (raw,) = raws
     bundle_id = hashlib.sha256(raw).hexdigest()
-    foreign = {name for name, one in ids.items() if one not in ("", bundle_id)}
+    foreign = {name for name, head in heads.items() if head is not None and head[3] != bundle_id}
+    places = {own_name(head): name for name, head in heads.items() if head is not None and name not in foreign}
+    places |= {name: name for name, head in heads.items() if head is not None and own_name(head) == name in places}
+    places = {
+        name: name for name, head in heads.items() if head is None
+    } | places  # what a damaged one is, its name says
     try:
         description = parsed(raw, compact)
         need(description is not None, "the description is damaged")
@@ -354,10 +365,10 @@ def opened(folder: Path) -> Bundle:
         for text, manifest in known.items():
             volumes, documents = volumes_of(manifest), dict(manifest["documents"])
             strangers = set(names) - {volume.name for volume in volumes}
-            return Bundle(folder, bundle_id, description or {}, text, documents, volumes, foreign, strangers)
+            return Bundle(folder, bundle_id, description or {}, text, documents, volumes, places, foreign, strangers)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Refused(f"the bundle describes itself wrongly: {shown(repr(error))[:100]}") from error
-    return Bundle(folder, bundle_id, description or {}, b"", {}, own, foreign, set())
+    return Bundle(folder, bundle_id, description or {}, b"", {}, list(own.values()), places, foreign, set())
 
 
 def bad_stripes(bundle: Bundle, volume: Volume, first: int, *, media: bool) -> list[int]:
@@ -365,7 +376,7 @@ def bad_stripes(bundle: Bundle, volume: Volume, first: int, *, media: bool) -> l
     found: list[int] = []
     if not bundle.holds(volume):
         return list(range(first, min(first + RUN, volume.stripes())))
-    with reading(bundle.folder / volume.name) as file:
+    with reading(bundle.path(volume)) as file:
         if media and hasattr(os, "posix_fadvise"):  # what the medium holds, not what the system remembers of it
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         for stripe in range(first, min(first + RUN, volume.stripes())):
@@ -386,7 +397,7 @@ def damage(bundle: Bundle, *, media: bool = False) -> dict[str, tuple[str, set[i
     result = {}
     for volume in bundle.volumes:
         words = f"{len(bad[volume.name])} of {volume.stripes()} stripes are damaged" if bad[volume.name] else ""
-        path = bundle.folder / volume.name
+        path = bundle.path(volume)
         if not bundle.holds(volume):
             words = "belongs to another bundle" if volume.name in bundle.foreign else "is missing"
         elif not words and bundle.manifest:
@@ -394,6 +405,7 @@ def damage(bundle: Bundle, *, media: bool = False) -> dict[str, tuple[str, set[i
             with reading(path) as file:
                 same = (read(file, 0, HEAD.size), read(file, HEAD.size + volume.body, len(tail) + 1)) == (head, tail)
             words = "" if same else "its head or its tail is damaged"
+            words = words or (f"stands under the name {path.name}" if path.name != volume.name else "")
         if words:
             result[volume.name] = (words, bad[volume.name])
     return result
@@ -1010,7 +1022,7 @@ def repair(bundle: Bundle) -> int:
     room = sum(volume.body for volume in bundle.volumes if volume.name in wrong)
     need(shutil.disk_usage(bundle.folder).free > room + MIB * len(wrong), f"{size_of(room)} of free space are needed")
     numbers = {number: volume for number, volume in enumerate(bundle.volumes) if volume.name in wrong}
-    files = {n: reading(bundle.folder / volume.name) for n, volume in enumerate(bundle.volumes) if bundle.holds(volume)}
+    files = {n: reading(bundle.path(volume)) for n, volume in enumerate(bundle.volumes) if bundle.holds(volume)}
     parts = {number: beside(bundle.folder / volume.name) for number, volume in numbers.items()}
     try:
         write_volumes(bundle, wrong, files, parts)
@@ -1103,7 +1115,7 @@ def unpack_volume(
     bundle: Bundle, volume: Volume, there: Destination, base: list[Path], decode: Callable[[bytes, int], bytes]
 ) -> None:
     written, done = 0, there.done[volume.number]
-    with reading(bundle.folder / volume.name) as file:
+    with reading(bundle.path(volume)) as file:
         take = verified(file, volume)
         table = take(volume.table, volume.table_size)
         check_table(bundle, volume, table)

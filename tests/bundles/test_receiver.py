@@ -171,6 +171,21 @@ def test_a_foreign_volume_is_replaced_and_a_stale_one_put_aside(
     assert picture(bundle) == picture(made)
 
 
+def test_mixed_up_names(made: Path, bundle: Path, tree: Path, tmp_path: Path, capsys: Any) -> None:
+    """A volume is what its head says: all names are wrong, and nothing is lost."""
+    names = [path.name for path in sorted(bundle.glob("*.mkv"))]
+    for name in names:
+        (bundle / name).rename(bundle / f"{name}.away")
+    for name, other in zip(names, names[1:] + names[:1], strict=True):
+        (bundle / f"{name}.away").rename(bundle / other)
+    code, said = here(capsys, "verify", bundle)
+    assert (code, "vol-0001.mkv: stands under the name vol-0002.mkv" in said) == (1, True)
+    assert here(capsys, "unpack", bundle, tmp_path / "out")[0] == 0
+    assert picture(tmp_path / "out") == picture(tree)
+    assert here(capsys, "repair", bundle)[0] == 0
+    assert picture(bundle) == picture(made)
+
+
 def test_two_bundles_without_a_manifest(bundle: Path, tree: Path, tmp_path: Path, capsys: Any) -> None:
     create(Request(str(tree), str(tmp_path / "other"), volume_size="2MiB", coding="raw", parity=0))
     shutil.copy(sorted((tmp_path / "other").glob("vol-*.mkv"))[-1], bundle / "vol-0001.mkv")
@@ -231,7 +246,7 @@ def test_signatures(tree: Path, tmp_path: Path, capsys: Any) -> None:
 def test_killed_at_any_moment(tree: Path, made: Path, tmp_path: Path) -> None:
     """Whatever has a name is whole; the next run goes on, and so does modelkit's own."""
     chance = random.Random(0)
-    for attempt in range(6):
+    for attempt in range(4):
         out = tmp_path / f"out{attempt}"
         for _ in range(4):
             command = [sys.executable, "-S", "-I", str(PROGRAM), "unpack", str(made), str(out)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,6 +104,20 @@ class Encoding(Protocol):
 
     def holds(self, other: Encoding) -> bool:
         """Whether every value that `other` can store is stored here without rounding."""
+
+
+@runtime_checkable
+class Multiplying(Protocol):
+    """An encoding whose matrices can be multiplied by a vector without being unpacked."""
+
+    def multiplies(self, shape: Shape) -> bool:
+        """Whether that is possible for [rows, columns], and quicker here than products of float32."""
+
+    def multiply(self, parts: Sequence[Array], shape: Shape, vector: F32) -> F32:
+        """float32 [rows] from stored bytes (uint8 arrays), shape [rows, columns] and a vector [columns].
+
+        The real values of a row, rounded once, times the vector, added up as `kernels.groups.product` says.
+        """
 
 
 @dataclass(frozen=True, slots=True)

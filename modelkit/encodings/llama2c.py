@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
+from modelkit import kernels
 from modelkit.encodings._slabs import refuse_nonfinite, slabs
 from modelkit.kernels import groups
 from modelkit.lazy import np
@@ -61,6 +62,15 @@ class Llama2c:
         codes = parts[0].view(np.int8).reshape(-1, self.group)
         scales = np.require(parts[1].reshape(-1).view("<f4"), np.float32, ("C", "A"))
         return groups.values(codes, scales, None).reshape(shape)
+
+    def multiplies(self, shape: Shape) -> bool:
+        whole = self.group % 32 == 0 and shape[-1] % self.group == 0  # a kernel's sums; no group straddles rows
+        return whole and kernels.native() is not None
+
+    def multiply(self, parts: Sequence[Array], shape: Shape, vector: F32) -> F32:
+        codes = parts[0].view(np.int8).reshape(shape)
+        scales = np.require(parts[1].reshape(-1).view("<f4"), np.float32, ("C", "A"))
+        return groups.multiply_groups(codes, scales, None, vector)
 
     def holds(self, other: Encoding) -> bool:
         return self == other

@@ -44,6 +44,9 @@ class Native(Protocol):
     def scan(self, values: F32) -> tuple[float, int]:
         """(the largest finite magnitude, the place of the first NaN or infinity or -1)."""
 
+    def statistics(self, values: F32, around: float) -> tuple[float, float, float, float, int, int, int]:
+        """Of the finite values: low, high, sum of (x - around), sum of its squares; zeros, NaN and infinities."""
+
     def difference(self, before: F32, after: F32) -> tuple[float, float, float]:
         """(largest, sum of squares) of after - before, sum of squares of before; where before is finite."""
 

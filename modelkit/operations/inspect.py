@@ -110,10 +110,13 @@ def ranges(numbers: list[int]) -> str:
 
 def tensors(opened: Opened, pattern: str | None = None, largest: int | None = None) -> list[dict[str, Any]]:
     """Every tensor with its place; those whose name matches, the largest first if so asked."""
-    chosen = [tensor for tensor in opened.model.tensors if _matches(pattern, tensor.name)]
-    if largest is not None:
-        chosen = sorted(chosen, key=lambda tensor: -tensor.size)[:largest]
-    return [_described(opened, tensor) for tensor in chosen]
+    return [_described(opened, tensor) for tensor in chosen(opened, pattern, largest)]
+
+
+def chosen(opened: Opened, pattern: str | None = None, largest: int | None = None) -> list[Tensor]:
+    """The tensors whose name matches; of these the largest, if so asked. Raises BadRequest for a bad pattern."""
+    found = [tensor for tensor in opened.model.tensors if _matches(pattern, tensor.name)]
+    return found if largest is None else sorted(found, key=lambda tensor: -tensor.size)[:largest]
 
 
 def metadata(opened: Opened, key: str | None = None, pattern: str | None = None) -> dict[str, Any]:

@@ -29,9 +29,9 @@ class Runnable:
         """The most values of a tensor that are decoded at once."""
         return max(tensor.at_once for tensor in self.tensors.values())
 
-    def weights(self, keep: int = 0, watch: Watch | None = None) -> Weights:
-        """Its tensors; up to `keep` bytes of them stay in memory as float32. `watch` sees all products."""
-        return Weights(self.tensors, self.opened.opener, keep, watch)
+    def weights(self, keep: int = 0, watch: Watch | None = None, *, direct: bool = False) -> Weights:
+        """Its tensors; up to `keep` bytes of them stay in memory. `watch` sees all products, `direct`: see Weights."""
+        return Weights(self.tensors, self.opened.opener, keep, watch, direct=direct)
 
 
 def runnable(path: str | os.PathLike[str]) -> Runnable:

@@ -15,6 +15,7 @@ const struct kernels BUILD_TABLE = {
     {FLOAT(f32, 4), FLOAT(f16, 2), FLOAT(bf16, 2), FLOAT(f8_e4m3, 1), FLOAT(f8_e5m2, 1)},
     convert,
     scan,
+    statistics,
     difference,
     extremes,
     group_codes,

@@ -30,6 +30,7 @@ struct kernels {
     int (*convert)(const struct coding *source, const uint8_t *from, size_t count, const struct coding *target,
                    uint8_t *to, float limit, int finite, double *found);
     float (*scan)(const float *x, size_t count, size_t *first);
+    void (*statistics)(const float *x, size_t count, double around, float *low, float *high, double *sums, size_t *counts);
     void (*difference)(const float *was, const float *now, size_t count, double *out);
     void (*extremes)(const float *x, size_t groups, size_t group, float *low, float *high);
     void (*group_codes)(const float *x, size_t groups, size_t group, const float *scales, const int8_t *zeros,

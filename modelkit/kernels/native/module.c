@@ -185,6 +185,19 @@ static PyObject *scan(PyObject *self, PyObject *arguments) {
     return Py_BuildValue("dn", (double)largest, first == count ? (Py_ssize_t)-1 : (Py_ssize_t)first);
 }
 
+static PyObject *statistics(PyObject *self, PyObject *arguments) {
+    PyObject *values;
+    size_t count, counts[3];
+    float low, high;
+    double around, sums[2];
+    PARSE("Od", &values, &around);
+    const float *x = hold(&held, values, 0, sizeof *x, &count);
+    if (!x) return refused(&held, "");
+    RUN(chosen->statistics(x, count, around, &low, &high, sums, counts));
+    return Py_BuildValue("ddddnnn", (double)low, (double)high, sums[0], sums[1], (Py_ssize_t)counts[0],
+                         (Py_ssize_t)counts[1], (Py_ssize_t)counts[2]);
+}
+
 static PyObject *difference(PyObject *self, PyObject *arguments) {
     PyObject *before, *after;
     size_t count, other;
@@ -307,6 +320,7 @@ static PyMethodDef methods[] = {
     {"widen", widen, METH_VARARGS, NULL},
     {"convert", convert, METH_VARARGS, NULL},
     {"scan", scan, METH_VARARGS, NULL},
+    {"statistics", statistics, METH_VARARGS, NULL},
     {"difference", difference, METH_VARARGS, NULL},
     {"extremes", extremes, METH_VARARGS, NULL},
     {"group_codes", group_codes, METH_VARARGS, NULL},

@@ -172,11 +172,15 @@ class Bundle(NamedTuple):
     manifest: bytes
     documents: dict[str, str]
     volumes: list[Volume]
+    places: dict[str, str]  # by a volume's own name: the one under which it stands
     foreign: set[str]  # names under which volumes of other bundles stand
     strangers: set[str]  # volumes that the manifest does not name
 
     def holds(self, volume: Volume) -> bool:
-        return volume.name not in self.foreign and (self.folder / volume.name).exists()
+        return volume.name in self.places
+
+    def path(self, volume: Volume) -> Path:
+        return self.folder / self.places.get(volume.name, volume.name)
 
     def data(self) -> list[Volume]:
         return [volume for volume in self.volumes if volume.kind == 0]
@@ -208,6 +212,22 @@ def small(path: Path, most: int) -> bytes:
         data = file.read(most + 1)
         return data if len(data) <= most else b""
     return b""
+
+
+def beside(path: Path) -> BinaryIO:
+    """A new file NAME.part, whatever stood there: a link that a hostile bundle brought is not written through."""
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    return os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666), "wb")
+
+
+def put(file: BinaryIO, path: Path) -> None:
+    """Give such a file its name, once its bytes are on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+    os.replace(path.with_name(path.name + ".part"), path)
+    say(f"{path.name}: made whole")
 
 
 def file_digest(path: Path) -> str:
@@ -247,6 +267,11 @@ def identity(file: BinaryIO) -> tuple[int, int, int, str] | None:
     return kind, number, stripe, bundle_id.hex()
 
 
+def own_name(head: tuple[int, int, int, str]) -> str:
+    """What a volume is called, whatever somebody has called it."""
+    return f"{'par' if head[0] else 'vol'}-{head[1]:04}.mkv"
+
+
 def own_account(path: Path) -> tuple[Volume, bytes, bytes] | None:
     """What a volume says of itself in its tail: (itself, description, manifest or nothing); None when damaged."""
     with reading(path) as file:
@@ -264,8 +289,7 @@ def own_account(path: Path) -> tuple[Volume, bytes, bytes] | None:
         tail = read(file, HEAD.size + body, tail_size)
     if hashlib.sha256(tail).digest() != digest or hashlib.sha256(tail[digests : digests + raw]).hexdigest() != who[3]:
         return None
-    name = f"{'par' if who[0] else 'vol'}-{who[1]:04}.mkv"
-    volume = Volume(name, *who[:2], body, who[2], tail[:digests], table, table_size, pieces)
+    volume = Volume(own_name(who), *who[:2], body, who[2], tail[:digests], table, table_size, pieces)
     return volume, tail[digests : digests + raw], tail[digests + raw :]
 
 
@@ -307,30 +331,33 @@ def opened(folder: Path) -> Bundle:
     """What the folder holds. Two accounts of one bundle, and two bundles without a manifest, are refused."""
     need(folder.is_dir(), f"{shown(folder)}: there is no such folder")
     names = sorted(name for name in os.listdir(folder) if VOLUME.fullmatch(name))
-    ids, own, raws, text = {}, list[Volume](), set[bytes](), small(folder / "MANIFEST.json", MANIFEST)
+    heads, own, raws, text = {}, dict[str, Volume](), set[bytes](), small(folder / "MANIFEST.json", MANIFEST)
     here = read_manifest(text)
     known = {text: here} if here else {}
     for name in names:
         with reading(folder / name) as file:
-            ids[name] = (identity(file) or (0, 0, 0, ""))[3]
+            heads[name] = identity(file)
         account = own_account(folder / name)
         if account is not None:
             raws |= {account[1]} if len(raws) < 2 else set()
             found = read_manifest(account[2])
             known |= {account[2]: found} if found and (here is None or found["id"] == here["id"]) else {}
-            own += [account[0]] if account[0].name == name else []
+            own[account[0].name] = account[0]
         need(
             len(known) < 2, "two accounts of the bundle differ, or two bundles are mixed: nothing tells which is right"
         )
     raws = {compact(one["description"]) for one in known.values()} or raws
     if not raws:
         raise Nothing(f"{shown(folder)}: no manifest is there, nor any volume whose own account is whole")
-    need(
-        len(raws) == 1, f"volumes of several bundles are mixed: {', '.join(sorted({one[:16] for one in ids.values()}))}"
-    )
+    need(len(raws) == 1, "volumes of several bundles are mixed")
     (raw,) = raws
     bundle_id = hashlib.sha256(raw).hexdigest()
-    foreign = {name for name, one in ids.items() if one not in ("", bundle_id)}
+    foreign = {name for name, head in heads.items() if head is not None and head[3] != bundle_id}
+    places = {own_name(head): name for name, head in heads.items() if head is not None and name not in foreign}
+    places |= {name: name for name, head in heads.items() if head is not None and own_name(head) == name in places}
+    places = {
+        name: name for name, head in heads.items() if head is None
+    } | places  # what a damaged one is, its name says
     try:
         description = parsed(raw, compact)
         need(description is not None, "the description is damaged")
@@ -338,10 +365,10 @@ def opened(folder: Path) -> Bundle:
         for text, manifest in known.items():
             volumes, documents = volumes_of(manifest), dict(manifest["documents"])
             strangers = set(names) - {volume.name for volume in volumes}
-            return Bundle(folder, bundle_id, description or {}, text, documents, volumes, foreign, strangers)
+            return Bundle(folder, bundle_id, description or {}, text, documents, volumes, places, foreign, strangers)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Refused(f"the bundle describes itself wrongly: {shown(repr(error))[:100]}") from error
-    return Bundle(folder, bundle_id, description or {}, b"", {}, own, foreign, set())
+    return Bundle(folder, bundle_id, description or {}, b"", {}, list(own.values()), places, foreign, set())
 
 
 def bad_stripes(bundle: Bundle, volume: Volume, first: int, *, media: bool) -> list[int]:
@@ -349,7 +376,7 @@ def bad_stripes(bundle: Bundle, volume: Volume, first: int, *, media: bool) -> l
     found: list[int] = []
     if not bundle.holds(volume):
         return list(range(first, min(first + RUN, volume.stripes())))
-    with reading(bundle.folder / volume.name) as file:
+    with reading(bundle.path(volume)) as file:
         if media and hasattr(os, "posix_fadvise"):  # what the medium holds, not what the system remembers of it
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         for stripe in range(first, min(first + RUN, volume.stripes())):
@@ -370,17 +397,15 @@ def damage(bundle: Bundle, *, media: bool = False) -> dict[str, tuple[str, set[i
     result = {}
     for volume in bundle.volumes:
         words = f"{len(bad[volume.name])} of {volume.stripes()} stripes are damaged" if bad[volume.name] else ""
-        path = bundle.folder / volume.name
+        path = bundle.path(volume)
         if not bundle.holds(volume):
             words = "belongs to another bundle" if volume.name in bundle.foreign else "is missing"
         elif not words and bundle.manifest:
-            edges, start = (
-                (head_of(volume[1:3] + volume[4:5], bundle.id), tail_of(bundle, volume)),
-                HEAD.size + volume.body,
-            )
+            head, tail = head_of(volume[1:3] + volume[4:5], bundle.id), tail_of(bundle, volume)
             with reading(path) as file:
-                same = (read(file, 0, HEAD.size), read(file, start, len(edges[1]) + 1)) == edges
+                same = (read(file, 0, HEAD.size), read(file, HEAD.size + volume.body, len(tail) + 1)) == (head, tail)
             words = "" if same else "its head or its tail is damaged"
+            words = words or (f"stands under the name {path.name}" if path.name != volume.name else "")
         if words:
             result[volume.name] = (words, bad[volume.name])
     return result
@@ -950,10 +975,8 @@ def damaged_documents(bundle: Bundle) -> list[str]:
 def list_files(bundle: Bundle) -> int:
     for file in bundle.description["files"]:
         say(f"{file['size']:>16,}  {shown(file['path'])}")
-    size, stored = (
-        sum(file["size"] for file in bundle.description["files"]),
-        sum(volume.body for volume in bundle.data()),
-    )
+    size = sum(file["size"] for file in bundle.description["files"])
+    stored = sum(volume.body for volume in bundle.data())
     say(
         "",
         f"{shown(bundle.description['name'])}: {len(bundle.description['files'])} files, {size_of(size)}",
@@ -999,8 +1022,27 @@ def repair(bundle: Bundle) -> int:
     room = sum(volume.body for volume in bundle.volumes if volume.name in wrong)
     need(shutil.disk_usage(bundle.folder).free > room + MIB * len(wrong), f"{size_of(room)} of free space are needed")
     numbers = {number: volume for number, volume in enumerate(bundle.volumes) if volume.name in wrong}
-    files = {n: reading(bundle.folder / volume.name) for n, volume in enumerate(bundle.volumes) if bundle.holds(volume)}
-    parts = {number: (bundle.folder / f"{volume.name}.part").open("wb") for number, volume in numbers.items()}
+    files = {n: reading(bundle.path(volume)) for n, volume in enumerate(bundle.volumes) if bundle.holds(volume)}
+    parts = {number: beside(bundle.folder / volume.name) for number, volume in numbers.items()}
+    try:
+        write_volumes(bundle, wrong, files, parts)
+    except BaseException:
+        for volume in numbers.values():
+            (bundle.folder / f"{volume.name}.part").unlink(missing_ok=True)
+        raise
+    finally:
+        for file in files.values():
+            file.close()
+    for number, part in parts.items():
+        put(part, bundle.folder / numbers[number].name)
+    return restore_documents(bundle)
+
+
+def write_volumes(
+    bundle: Bundle, wrong: dict[str, tuple[str, set[int]]], files: Mapping[int, BinaryIO], parts: dict[int, BinaryIO]
+) -> None:
+    """The damaged volumes anew, by number into `parts`: what is good copied, what is not rebuilt."""
+    numbers = {number: bundle.volumes[number] for number in parts}
     for number, part in parts.items():
         part.write(head_of(numbers[number][1:3] + numbers[number][4:5], bundle.id))
     for stripe in range(bundle.volumes[0].stripes()):
@@ -1008,28 +1050,15 @@ def repair(bundle: Bundle) -> int:
         back = dict(zip(sorted(lost), rebuilt(bundle, files, stripe, lost) if lost else [], strict=True))
         for number, volume in numbers.items():
             if stripe < volume.stripes():
-                data = (
-                    back[number]
-                    if number in lost
-                    else read(files[number], HEAD.size + stripe * volume.stripe, volume.stripe)
-                )
+                place = HEAD.size + stripe * volume.stripe
+                data = back[number] if number in lost else read(files[number], place, volume.stripe)
                 good = hashlib.sha256(data).digest() == volume.digest(stripe)
                 need(
-                    good,
-                    f"{volume.name}: stripe {stripe} cannot be made again: parity and data are of different bundles",
+                    good, f"{volume.name}: stripe {stripe} cannot be made again: parity and data do not belong together"
                 )
                 parts[number].write(data)
     for number, part in parts.items():
         part.write(tail_of(bundle, numbers[number]))
-        part.flush()
-        os.fsync(part.fileno())
-        part.close()
-    for file in files.values():
-        file.close()
-    for volume in numbers.values():
-        os.replace(bundle.folder / f"{volume.name}.part", bundle.folder / volume.name)
-        say(f"{volume.name}: made whole")
-    return restore_documents(bundle)
 
 
 def restore_documents(bundle: Bundle) -> int:
@@ -1043,9 +1072,9 @@ def restore_documents(bundle: Bundle) -> int:
         os.replace(bundle.folder / name, bundle.folder / f"{name}.stale")
         say(f"{name}: is not of this bundle; put aside as {name}.stale")
     for name in set(left) & set(known):
-        (bundle.folder / f"{name}.part").write_bytes(known[name])
-        os.replace(bundle.folder / f"{name}.part", bundle.folder / name)
-        say(f"{name}: made whole")
+        file = beside(bundle.folder / name)
+        file.write(known[name])
+        put(file, bundle.folder / name)
     left = [name for name in left if name not in known]
     say(*(f"{shown(name)}: is damaged or missing, and parity does not cover it: copy it again" for name in left))
     say("" if left else f"whole: {len(bundle.volumes)} volumes")
@@ -1086,7 +1115,7 @@ def unpack_volume(
     bundle: Bundle, volume: Volume, there: Destination, base: list[Path], decode: Callable[[bytes, int], bytes]
 ) -> None:
     written, done = 0, there.done[volume.number]
-    with reading(bundle.folder / volume.name) as file:
+    with reading(bundle.path(volume)) as file:
         take = verified(file, volume)
         table = take(volume.table, volume.table_size)
         check_table(bundle, volume, table)

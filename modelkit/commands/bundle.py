@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from modelkit.commands._bundling import FORMATS, C, create_layout, show, threads_option
 from modelkit.commands._options import json_option, quiet_option, run_safely
-
-C = TypeVar("C", bound=Callable[..., Any])
-threads_option = click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="[default: cores]")
 
 
 @click.group(
@@ -44,13 +41,7 @@ def create_options(function: C) -> C:
             click.option("--repository", metavar="URL", default="", help="Where the model comes from."),
             click.option("--revision", metavar="REV", default="", help="Which revision of it."),
             click.option("--license", metavar="NAME", default="", help="Its licence. [default: as its README says]"),
-            click.option(
-                "--format",
-                "form",
-                type=click.Choice(["volumes", "oci"]),
-                default="volumes",
-                help="oci: a layout for registries. [default: volumes]",
-            ),
+            click.option("--format", "form", type=FORMATS, default="volumes", help="oci: a layout for registries."),
             click.option("--plan", "plan_only", is_flag=True, help="Volumes, parity and time, from headers alone."),
             click.option("--force", is_flag=True, help="Replace a bundle that stands there."),
             threads_option,
@@ -88,27 +79,9 @@ def create(src: str, bundle: str, **options: Any) -> None:
     run_safely(lambda: _create(src, bundle, options))
 
 
-OF_VOLUMES = ("volume_size", "parity", "coding", "best", "sign", "wheels", "base", "seal", "plan_only", "force")
-
-
-def _create_layout(src: str, bundle: str, options: dict[str, Any]) -> int:
-    from modelkit.operations.bundle_oci import create
-    from modelkit.operations.bundle_origin import origin_of
-    from modelkit.report import packing
-    from modelkit.report.progress import progress
-
-    if any(options.get(name) for name in OF_VOLUMES):
-        raise click.UsageError("--format oci takes --repository, --revision, --license, --quiet and --json only")
-    origin = origin_of(src, options["repository"], options["revision"], options["license"])
-    with progress("bundle", None, quiet=options["quiet"]) as bar:
-        made = create(src, bundle, origin, bar)
-    _show(packing.layout_document(made), packing.layout_lines(made), as_json=options["as_json"])
-    return 0
-
-
 def _create(src: str, bundle: str, options: dict[str, Any]) -> int:
     if options["form"] == "oci":
-        return _create_layout(src, bundle, options)
+        return create_layout(src, bundle, options)
     from modelkit.operations import bundle_plan
     from modelkit.operations.bundle_create import create
     from modelkit.operations.bundle_origin import origin_of
@@ -132,23 +105,14 @@ def _create(src: str, bundle: str, options: dict[str, Any]) -> int:
     )
     if options["plan_only"]:
         plan = bundle_plan.make(request)
-        _show(bundling.plan_document(plan), bundling.plan_lines(plan), as_json=options["as_json"])
+        show(bundling.plan_document(plan), bundling.plan_lines(plan), as_json=options["as_json"])
         return 0
     with progress("bundle", None, quiet=options["quiet"]) as bar:
         created = create(request, bar)
-    _show(bundling.created_document(created), bundling.created_lines(created), as_json=options["as_json"])
+    show(bundling.created_document(created), bundling.created_lines(created), as_json=options["as_json"])
     if not options["quiet"]:
         console.note(bundling.trust(created))
     return 0
-
-
-def _show(document: Any, lines: list[str], *, as_json: bool) -> None:
-    from modelkit.report import console
-
-    if as_json:
-        console.document(document)
-    else:
-        console.data(lines)
 
 
 @command.command(
@@ -179,7 +143,7 @@ def verify(bundle: str, key: str | None, media: bool, threads: int | None, quiet
             found = verify(bundle, media=media, threads=threads, progress=bar)
         signed = check_signature(found.bundle, key) if key is not None else None
         document, lines = bundling.verified_document(found, signed), bundling.verified_lines(found, signed)
-        _show(document, lines, as_json=as_json)
+        show(document, lines, as_json=as_json)
         return 0 if found.whole and (signed is None or signed.good) else 1
 
     run_safely(work)
@@ -205,7 +169,7 @@ def list_(bundle: str, as_json: bool) -> None:
         from modelkit.report import bundling
 
         found = open_bundle(bundle)
-        _show(bundling.list_document(found), bundling.list_lines(found), as_json=as_json)
+        show(bundling.list_document(found), bundling.list_lines(found), as_json=as_json)
         return 0
 
     run_safely(work)
@@ -238,7 +202,7 @@ def repair(bundle: str, threads: int | None, quiet: bool, as_json: bool) -> None
 
         with progress("repair", None, quiet=quiet) as bar:
             done = repair(bundle, threads=threads, progress=bar)
-        _show(bundling.repaired_document(done), bundling.repaired_lines(done), as_json=as_json)
+        show(bundling.repaired_document(done), bundling.repaired_lines(done), as_json=as_json)
         return 1 if done.unrepaired else 0
 
     run_safely(work)
@@ -274,7 +238,7 @@ def unpack(bundle: str, dst: str, base: str | None, threads: int | None, quiet: 
 
         with progress("unpack", None, quiet=quiet) as bar:
             done = unpack(bundle, dst, base=base, threads=threads, progress=bar)
-        _show(bundling.unpacked_document(done, dst), bundling.unpacked_lines(done, dst), as_json=as_json)
+        show(bundling.unpacked_document(done, dst), bundling.unpacked_lines(done, dst), as_json=as_json)
         return 0
 
     run_safely(work)

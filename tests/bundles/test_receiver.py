@@ -171,6 +171,21 @@ def test_a_foreign_volume_is_replaced_and_a_stale_one_put_aside(
     assert picture(bundle) == picture(made)
 
 
+def test_mixed_up_names(made: Path, bundle: Path, tree: Path, tmp_path: Path, capsys: Any) -> None:
+    """A volume is what its head says: all names are wrong, and nothing is lost."""
+    names = [path.name for path in sorted(bundle.glob("*.mkv"))]
+    for name in names:
+        (bundle / name).rename(bundle / f"{name}.away")
+    for name, other in zip(names, names[1:] + names[:1], strict=True):
+        (bundle / f"{name}.away").rename(bundle / other)
+    code, said = here(capsys, "verify", bundle)
+    assert (code, "vol-0001.mkv: stands under the name vol-0002.mkv" in said) == (1, True)
+    assert here(capsys, "unpack", bundle, tmp_path / "out")[0] == 0
+    assert picture(tmp_path / "out") == picture(tree)
+    assert here(capsys, "repair", bundle)[0] == 0
+    assert picture(bundle) == picture(made)
+
+
 def test_two_bundles_without_a_manifest(bundle: Path, tree: Path, tmp_path: Path, capsys: Any) -> None:
     create(Request(str(tree), str(tmp_path / "other"), volume_size="2MiB", coding="raw", parity=0))
     shutil.copy(sorted((tmp_path / "other").glob("vol-*.mkv"))[-1], bundle / "vol-0001.mkv")
@@ -231,7 +246,7 @@ def test_signatures(tree: Path, tmp_path: Path, capsys: Any) -> None:
 def test_killed_at_any_moment(tree: Path, made: Path, tmp_path: Path) -> None:
     """Whatever has a name is whole; the next run goes on, and so does modelkit's own."""
     chance = random.Random(0)
-    for attempt in range(6):
+    for attempt in range(4):
         out = tmp_path / f"out{attempt}"
         for _ in range(4):
             command = [sys.executable, "-S", "-I", str(PROGRAM), "unpack", str(made), str(out)]
@@ -341,6 +356,27 @@ def test_links_in_the_destination_are_not_followed(made: Path, tmp_path: Path, c
         code, said = here(capsys, "unpack", made, out)
         assert code == 1, said
         assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["vol-0001.mkv.part", "MANIFEST.json.part"])
+def test_repair_writes_through_no_link(name: str, made: Path, bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    """A hostile bundle brings a link under the name of a file that repair will write."""
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (bundle / name).symlink_to(precious)
+    (bundle / name.removesuffix(".part")).unlink()
+    assert here(capsys, "repair", bundle)[0] == 0
+    assert precious.read_text() == "mine"
+    assert picture(bundle) == picture(made)
+
+
+def test_parity_of_another_bundle_changes_nothing(bundle: Path, capsys: Any, monkeypatch: Any) -> None:
+    (bundle / "vol-0001.mkv").unlink()
+    before = picture(bundle)
+    monkeypatch.setattr(receiver, "rebuilt", lambda bundle, files, stripe, lost: [bytes(1 << 16)] * len(lost))
+    code, said = here(capsys, "repair", bundle)
+    assert (code, "cannot be made again" in said) == (1, True)
+    assert picture(bundle) == before
 
 
 # ---- bundles made to do harm

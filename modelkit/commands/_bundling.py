@@ -10,7 +10,19 @@ import click
 C = TypeVar("C", bound=Callable[..., Any])
 FORMATS = click.Choice(["volumes", "oci"])
 threads_option = click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="[default: cores]")
-OF_VOLUMES = ("volume_size", "parity", "coding", "best", "sign", "wheels", "base", "seal", "plan_only", "force")
+OF_VOLUMES = (
+    "volume_size",
+    "parity",
+    "coding",
+    "best",
+    "sign",
+    "wheels",
+    "base",
+    "seal",
+    "two_files",
+    "plan_only",
+    "force",
+)
 
 
 def create_layout(src: str, bundle: str, options: dict[str, Any]) -> int:

@@ -36,6 +36,7 @@ def create_options(function: C) -> C:
             click.option("--max", "best", is_flag=True, help="The best ratio, at several times the work."),
             click.option("--base", metavar="OLD", help="Only what differs from OLD, which the other side has."),
             click.option("--seal", is_flag=True, help="Add SEAL.json: what the model predicts, for verify --seal."),
+            click.option("--two-files", is_flag=True, help="Add parameters and run.py, to run with numpy alone."),
             click.option("--sign", metavar="KEY", help="A P-256 private key (PEM): writes model.sig."),
             click.option("--with-wheels", "wheels", is_flag=True, help="Add zstandard for this Python and system."),
             click.option("--repository", metavar="URL", default="", help="Where the model comes from."),
@@ -101,6 +102,7 @@ def _create(src: str, bundle: str, options: dict[str, Any]) -> int:
         options["sign"],
         options["base"],
         options["seal"],
+        options["two_files"],
         origin=origin_of(src, options["repository"], options["revision"], options["license"]),
     )
     if options["plan_only"]:

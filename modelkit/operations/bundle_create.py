@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,12 +20,14 @@ from modelkit.bundles.layout import HEAD, Head, name_of
 from modelkit.bundles.manifest import Manifest, Volume, tail_of
 from modelkit.errors import Refused
 from modelkit.execute import fsync, locked
-from modelkit.operations import bundle_documents, bundle_signature, seal
+from modelkit.operations import bundle_documents, bundle_signature, export, seal
+from modelkit.operations import convert as conversion
+from modelkit.operations.bundle_again import standing
 from modelkit.operations.bundle_base import digests_of
 from modelkit.operations.bundle_coding import CodedPiece, Coding
 from modelkit.operations.bundle_journal import FOLDER, Done, Journal
 from modelkit.operations.bundle_parity import ParityFiles
-from modelkit.operations.bundle_plan import Plan, Request, make
+from modelkit.operations.bundle_plan import TWO_FILES, Plan, Request, make
 from modelkit.operations.bundle_scan import Scan, equal_pieces, scan
 from modelkit.operations.bundle_volume import VolumeWriter
 from modelkit.operations.checksum_work import Progress
@@ -56,10 +59,14 @@ def create(request: Request, progress: Progress | None = None) -> Created:
     """Write the bundle, or finish one that was interrupted. `progress` is told bytes, twice the tree's."""
     bundle = Path(request.bundle)
     journal = Journal(bundle)
+    if not request.force and not journal.exists():
+        there = standing(request, progress)
+        if there is not None:
+            return Created(*there, resumed=len(there[1].data))
     _place(bundle, journal, force=request.force)
     with locked(journal.lock):
-        plan = make(request, None if request.force else journal.sizing())
-        done = None if request.force else journal.resume(plan.to_json())
+        plan = make(request, journal.sizing(), _two_files(request, journal) if request.two_files else None)
+        done = journal.resume(plan.to_json())
         if done is None:
             done = Done(bundle_documents.created_now(), plan.sizing)
             journal.begin(plan.to_json(), plan.sizing, done.created)
@@ -86,9 +93,20 @@ def _place(bundle: Path, journal: Journal, *, force: bool) -> None:
         journal.folder.mkdir(exist_ok=True)
 
 
+def _two_files(request: Request, journal: Journal) -> str:
+    """The folder of parameters and program, made once: the only copy that a bundle makes before its volumes."""
+    folder = journal.folder / TWO_FILES
+    if not (journal.exists() and folder.is_dir()):
+        if folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder)
+        export.export(conversion.Request(request.source, str(folder), workers=request.threads))
+    return str(folder)
+
+
 def _remove_own(bundle: Path, journal: Journal) -> None:
     """What `create` wrote; the journal first, so that nothing is continued that is half removed."""
     journal.path.unlink(missing_ok=True)
+    _remove_two_files(journal)
     for folder, names in ((bundle, OWN), (journal.folder, re.compile(".*")), (bundle / "wheels", re.compile(".*whl"))):
         if folder.is_dir() and not folder.is_symlink():
             for entry in os.scandir(folder):
@@ -99,11 +117,18 @@ def _remove_own(bundle: Path, journal: Journal) -> None:
 def _forget(journal: Journal) -> None:
     """The bundle is whole: the journal goes, its first file last of all."""
     with explained(journal.folder):
+        _remove_two_files(journal)
         for entry in os.scandir(journal.folder):
             if entry.path != os.fspath(journal.path):
                 os.unlink(entry.path)
         journal.path.unlink(missing_ok=True)
         journal.folder.rmdir()
+
+
+def _remove_two_files(journal: Journal) -> None:
+    folder = journal.folder / TWO_FILES
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
 
 
 class _Creation:

@@ -17,8 +17,11 @@ from modelkit.bundles.transforms import BYTES, Transform
 from modelkit.errors import BadRequest, CannotAccess, Refused
 from modelkit.lazy import np
 from modelkit.operations.bundle_base import DELTAS, SAME, BaseTree, read_base
-from modelkit.operations.bundle_source import Cuts, Tree, cut, read_tree
+from modelkit.operations.bundle_source import Cuts, Tree, cut, read_tree, with_folder
 from modelkit.operations.sizes import parse_size
+
+TWO_FILES = "two-files"
+"""The folder of the tree in which parameters and run.py ride along."""
 
 ROOM = 16 << 20
 """Bytes that media presets leave for the file system and the small files."""
@@ -67,6 +70,7 @@ class Request:
     sign: str | None = None
     base: str | None = None
     seal: bool = False
+    two_files: bool = False
     origin: Origin = field(default_factory=Origin)
 
     @property
@@ -141,6 +145,7 @@ class Plan:
             "best": asked.best,
             "signed": asked.sign is not None,
             "wheels": asked.wheels,
+            "two_files": asked.two_files,
             "origin": [asked.origin.repository, asked.origin.revision, asked.origin.license],
             "writer": writer(asked.coding),
             "transforms": [transform.to_json() for transform in self.cuts.transforms],
@@ -156,9 +161,14 @@ def writer(coding: Coding) -> dict[str, str]:
     return {"modelkit": __version__, **versions(coding)}
 
 
-def make(request: Request, sizing: Sizing | None = None) -> Plan:
-    """Decide everything; reads headers only. `sizing`: of an earlier run, whose plan is kept."""
+def make(request: Request, sizing: Sizing | None = None, beside: str | None = None) -> Plan:
+    """Decide everything; reads headers only. `sizing`: of an earlier run, whose plan is kept.
+
+    `beside`: the folder of the two files, which go in below their own name.
+    """
     tree = read_tree(request.source)
+    if beside is not None:
+        tree = with_folder(tree, beside, TWO_FILES)
     _apart(request)
     plain = request.coding == "raw"
     base = None if request.base is None else read_base(request.base)

@@ -42,8 +42,11 @@ class Destination:
         self.volumes: dict[int, int] = {}  # pieces done of each volume, in order
         self.skipped = 0  # bytes that an earlier run had written
 
-    def begin(self) -> None:
-        """Take up what is there, or start in a new or empty folder. Raises Refused for anything else."""
+    def begin(self) -> bool:
+        """Take up what is there, or start in a new or empty folder; False where nothing is left to do.
+
+        Raises Refused for anything else.
+        """
         with explained(self.root):
             if self.root.is_symlink() or (self.root.exists() and not self.root.is_dir()):
                 raise Refused(f"{self.root}: is there already and is no folder", "choose another name")
@@ -52,12 +55,30 @@ class Destination:
                 raise Refused(f"{self.working}: is in the way", "remove it")
             if not self.journal.is_file():
                 if any(entry.name != WORKING for entry in os.scandir(self.root)):
+                    if self._whole():  # a run was killed when all was done, before it could say so
+                        self.skipped = self.description.size
+                        return False
                     message = f"{self.root}: holds files already, and no unfinished unpacking"
                     raise Refused(message, "choose a new or empty folder")
                 self.working.mkdir(exist_ok=True)
                 self._write_head()
-                return
+                return True
         self._resume()
+        return True
+
+    def _whole(self) -> bool:
+        """Whether every file is there with its SHA-256; what else lies in the folder is not looked at."""
+        places = [self.root / file.path for file in self.description.files]
+        sizes = [place.lstat().st_size if place.is_file() and not place.is_symlink() else -1 for place in places]
+        if sizes != [file.size for file in self.description.files] or not places:
+            return False
+        for file, place in zip(self.description.files, places, strict=True):
+            with place.open("rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() != file.sha256:
+                    return False
+        if self.working.is_dir() and not any(os.scandir(self.working)):
+            self.working.rmdir()
+        return True
 
     def _write_head(self) -> None:
         part = self.journal.with_name("journal.new")

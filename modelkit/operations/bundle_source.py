@@ -102,7 +102,7 @@ def read_tree(source: str) -> Tree:
     folder = root.is_dir()
     start = len(source.rstrip("/")) + 1 if folder else 0
     files = [_file(place, place[start:] if folder else root.name) for place in places]
-    files.sort(key=lambda file: file.path.encode("utf-8", "surrogatepass"))
+    files.sort(key=_order)
     folders = tuple(sorted(_empty_folders(source))) if folder else ()
     for path in [*(file.path for file in files), *folders]:
         fault = paths.fault_of(path)
@@ -113,6 +113,18 @@ def read_tree(source: str) -> Tree:
     if not files and not folders:
         raise Refused(f"{source}: holds no file", "name the folder of a model, or a file")
     return Tree(os.path.basename(os.path.abspath(source)), tuple(files), folders)
+
+
+def with_folder(tree: Tree, place: str, name: str) -> Tree:
+    """The same tree with the files of a folder below `name`. Raises Refused where that is taken."""
+    if any(file.path.split("/")[0] == name for file in tree.files):
+        raise Refused(f"{tree.name}: has a folder {name} already", "rename it, or leave --two-files out")
+    added = [replace(file, path=f"{name}/{file.path}") for file in read_tree(place).files]
+    return replace(tree, files=tuple(sorted((*tree.files, *added), key=_order)))
+
+
+def _order(file: SourceFile) -> bytes:
+    return file.path.encode("utf-8", "surrogatepass")
 
 
 def _file(place: str, path: str) -> SourceFile:

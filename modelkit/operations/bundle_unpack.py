@@ -62,10 +62,9 @@ def unpack(
     description = bundle.manifest.description
     places = [] if description.base is None else check_base(description.base, base)
     target = Destination(destination, description)
-    target.begin()
-    enough_room(target.root, description.size - target.skipped)
-    run = _Unpacking(bundle, target, threads or os.cpu_count() or 1, progress, places)
-    run.all()
+    if target.begin():
+        enough_room(target.root, description.size - target.skipped)
+        _Unpacking(bundle, target, threads or os.cpu_count() or 1, progress, places).all()
     return Unpacked(bundle, len(description.files), description.size, target.skipped)
 
 

@@ -191,7 +191,25 @@ def test_another_plan_does_not_go_on(tree: Path, tmp_path: Path, monkeypatch: py
     made(tree, tmp_path / "b", volume_size="3MiB", parity=2, force=True)
     assert verify(str(tmp_path / "b")).whole
     with pytest.raises(Refused, match="holds files already"):
-        made(tree, tmp_path / "b", volume_size="3MiB", parity=2)
+        made(tree, tmp_path / "b", **SMALL)
+
+
+def test_what_is_done_is_done(tree: Path, tmp_path: Path) -> None:
+    """Killed after the last step, before it could say so: the same command finds that all is there."""
+    first = made(tree, tmp_path / "b", **SMALL)
+    before = picture(tmp_path / "b")
+    again = made(tree, tmp_path / "b", **SMALL)
+    assert again.resumed == len(first.manifest.data)
+    assert again.manifest == first.manifest
+    assert unpack(str(tmp_path / "b"), str(tmp_path / "out")).resumed == 0
+    assert unpack(str(tmp_path / "b"), str(tmp_path / "out")).resumed == first.manifest.description.size
+    (tmp_path / "out" / "config.json").write_text("{ }")
+    with pytest.raises(Refused, match="holds files already"):
+        unpack(str(tmp_path / "b"), str(tmp_path / "out"))
+    (tmp_path / "b" / "README.txt").write_text("mine")
+    with pytest.raises(Refused, match="holds files already"):
+        made(tree, tmp_path / "b", **SMALL)
+    assert {**picture(tmp_path / "b"), "README.txt": before["README.txt"]} == before
 
 
 def test_force_removes_only_its_own(tree: Path, tmp_path: Path) -> None:
@@ -523,3 +541,17 @@ def test_sealed(run: Run, tmp_path: Path) -> None:
 def test_what_cannot_be_sealed_is_refused_at_once(tree: Path, tmp_path: Path, run: Run) -> None:
     assert run("bundle", "create", tree, tmp_path / "b", "--seal").returncode == 1
     assert not list((tmp_path / "b").glob("*.mkv*"))
+
+
+def test_two_files_ride_along(run: Run, tmp_path: Path) -> None:
+    """The far side runs the model with numpy alone."""
+    done = run("bundle", "create", STORIES, tmp_path / "b", "--two-files")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "b" / ".modelkit-bundle").exists()
+    assert run("bundle", "unpack", tmp_path / "b", tmp_path / "out").returncode == 0
+    out = picture(tmp_path / "out")
+    assert {name for name in out if name.startswith("two-files/")} == {"two-files/model.gguf", "two-files/run.py"}
+    assert {name: digest for name, digest in out.items() if not name.startswith("two-files")} == picture(STORIES)
+    program = [sys.executable, "two-files/run.py", "two-files/model.gguf", "Once upon a time"]
+    told = subprocess.run(program, cwd=tmp_path / "out", capture_output=True, text=True, check=False)
+    assert told.stdout.startswith("Once upon a time"), told.stderr

@@ -1,0 +1,183 @@
+"""Codes of grouped encodings: their real values, and how one grid's codes become another's without floats.
+
+Everything that int8/int4 layouts share beyond packing. A layout's file says how its bytes become Codes and back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from modelkit.encodings._slabs import out_of_range, slabs
+from modelkit.errors import Unsupported
+from modelkit.lazy import ml_dtypes, np
+from modelkit.tensors import Codes, Grid
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from modelkit.tensors import F32, Array
+
+    Fit = Literal["EXACT", "ROUNDED", "DATA", "NONE"]
+
+MANTISSA = {"F16": 11, "BF16": 8, "F32": 24}
+"""Bits of the significand, the hidden one included."""
+
+
+def fits(source: Grid, target: Grid) -> Fit:
+    """What repacking can do at worst, known without data.
+
+    EXACT; ROUNDED (a scale or bias may be rounded to its dtype); DATA (a float bias goes into an integer zero:
+    whether that moves weights by more than rounding does, only data tells); NONE (codes do not go over).
+    """
+    if source.number != target.number or source.mapped > target.mapped or target.bits < source.bits:
+        return "NONE"
+    if source.tile != target.tile or not _divides(source.group, target.group):
+        return "NONE"
+    if source.number != "integer":
+        return "EXACT" if (source.bits, source.scale) == (target.bits, target.scale) else "NONE"
+    if source.offset == "integer" and target.offset == "middle":
+        return "NONE"
+    if source.offset == "float" and target.offset != "float":
+        return "DATA" if target.offset == "integer" else "NONE"
+    if not holds_scale(target.scale, source.scale):
+        return "ROUNDED"
+    if source.offset == "integer" and target.offset == "float":  # bias = -zero * scale, a longer product
+        return "EXACT" if MANTISSA[target.scale] >= MANTISSA[source.scale] + target.bits else "ROUNDED"
+    return "EXACT"
+
+
+def holds_scale(target: str, source: str) -> bool:
+    """Whether every scale of one dtype is one of the other."""
+    return target in (source, "F32")
+
+
+def _divides(source: int, target: int) -> bool:
+    """Whether a scale for `source` values can be repeated for groups of `target`; 0 = the whole row."""
+    if source == 0 or target == 0:
+        return target != 0 or source == 0
+    return source % target == 0
+
+
+def values(codes: Codes) -> F32:
+    """float32 [row, column]: the real values, rounded once."""
+    if codes.grid.number != "integer":
+        return _of_small_floats(codes)
+    rows, columns = codes.codes.shape
+    found: F32 = np.empty((rows, columns), np.float32)
+    for run in slabs(rows, columns):
+        found[run] = _of_integers(_rows(codes, run))
+    return found
+
+
+def _rows(codes: Codes, run: slice) -> Codes:
+    zeros = None if codes.zeros is None else codes.zeros[run]
+    biases = None if codes.biases is None else codes.biases[run]
+    return replace(codes, codes=codes.codes[run], scales=codes.scales[run], zeros=zeros, biases=biases)
+
+
+def _of_integers(codes: Codes) -> F32:
+    """A product of a code and a float32 fits a float64, and so does most of the sum with a bias."""
+    grid, count = codes.grid, codes.codes.shape[1]
+    middle = np.float32(0 if codes.biases is not None else 2 ** (grid.bits - 1))
+    whole = codes.codes.astype(np.float32)
+    whole -= middle if codes.zeros is None else spread(codes.zeros.astype(np.float32), codes, count)
+    scales = spread(codes.scales, codes, count)
+    with np.errstate(all="ignore"):  # a damaged scale may be infinite: 0 * infinity is NaN, not a fault here
+        if codes.biases is None:
+            found: F32 = whole * scales
+            return found
+        exact = whole.astype(np.float64) * scales
+        exact += spread(codes.biases, codes, count)
+        return exact.astype(np.float32)
+
+
+def spread(of_groups: Array, codes: Codes, count: int) -> Array:
+    """A figure of each group for each of its columns: [row, group] -> [row, column]."""
+    if codes.groups is not None:
+        return of_groups[:, codes.groups]
+    if of_groups.shape[1] == 1:
+        return of_groups
+    group = codes.grid.group or count
+    return np.repeat(of_groups, group, axis=1)[:, :count]
+
+
+def _of_small_floats(codes: Codes) -> F32:
+    scales = codes.scales if codes.factor == 1 else codes.scales.astype(np.float64) * codes.factor
+    with np.errstate(all="ignore"):
+        table = small_floats(codes.grid.number)[codes.codes]
+        found: F32 = (table * spread(scales, codes, table.shape[1])).astype(np.float32)
+    return found
+
+
+def small_floats(number: str) -> F32:
+    """The value of every code of a small float: float32 [2**bits]."""
+    names = {"e2m1": "float4_e2m1fn", "e2m3": "float6_e2m3fn", "e4m3": "float8_e4m3fn"}
+    count = {"e2m1": 16, "e2m3": 64, "e4m3": 256}[number]
+    with np.errstate(all="ignore"):
+        found: F32 = np.arange(count, dtype=np.uint8).view(getattr(ml_dtypes, names[number])).astype(np.float32)
+    return found
+
+
+def refit(codes: Codes, target: Grid, shape: tuple[int, int]) -> Codes:
+    """The same weights as codes of another grid; `fits` said that it can be done. `shape` is that of the run.
+
+    Raises BadValue where a scale or a bias overflows the target's dtype; Unsupported for grids that do not go over.
+    """
+    source = codes.grid
+    if fits(source, target) == "NONE":
+        raise Unsupported(f"codes of {source} do not go over into {target}")
+    if source.number != "integer":
+        return replace(codes, grid=target, scales=regrouped(codes.scales, codes, target, shape[1]))
+    found, zeros, biases, scales = codes.codes, codes.zeros, codes.biases, codes.scales
+    if biases is not None and target.offset == "integer":
+        found, scales, zeros = _with_integer_zeros(codes)
+        biases = None
+    elif biases is None:
+        shift = 2 ** (target.bits - 1) - 2 ** (source.bits - 1)
+        if zeros is None and target.offset == "middle" and shift:
+            found = found + np.uint8(shift)
+        elif zeros is None and target.offset == "integer":
+            zeros = np.full(scales.shape, 2 ** (source.bits - 1), np.int16)
+        elif target.offset == "float":
+            whole = np.float32(2 ** (source.bits - 1)) if zeros is None else zeros.astype(np.float32)
+            biases, zeros = _rounded(-whole.astype(np.float64) * scales, target.scale, "bias"), None
+    scales = _rounded(scales, target.scale, "scale")
+    made = [None if one is None else regrouped(one, codes, target, shape[1]) for one in (scales, zeros, biases)]
+    return Codes(target, found, made[0], made[1], made[2], codes.groups if target.mapped else None)  # type: ignore[arg-type]
+
+
+def _with_integer_zeros(codes: Codes) -> tuple[Array, F32, Array]:
+    """Float biases into the nearest zeros; where a scale is negative, codes are turned round: q -> top - q.
+
+    Zeros that would leave the codes' range stay at its end; whoever asks measures what that moves.
+    """
+    assert codes.biases is not None  # noqa: S101 - the caller looked
+    top = 2**codes.grid.bits - 1
+    turned = codes.scales < 0
+    scales = np.abs(codes.scales)
+    biases = np.where(turned, codes.biases + top * codes.scales.astype(np.float64), codes.biases)
+    with np.errstate(all="ignore"):
+        zeros = np.rint(-biases / np.where(scales == 0, np.inf, scales))
+    zeros = np.clip(np.nan_to_num(zeros), 0, top).astype(np.int16)
+    which = spread(turned, codes, codes.codes.shape[1])
+    return np.where(which, top - codes.codes, codes.codes).astype(np.uint8), scales.astype(np.float32), zeros
+
+
+def regrouped(of_groups: Array, codes: Codes, target: Grid, columns: int) -> Array:
+    """Figures of groups repeated for smaller groups: [row, group] -> [row, smaller group]."""
+    source = codes.grid.group or columns
+    wanted = target.group or columns
+    return of_groups if source == wanted or codes.groups is not None else np.repeat(of_groups, source // wanted, axis=1)
+
+
+def _rounded(figures: Array, dtype: str, what: str) -> F32:
+    """float32 figures rounded once to a smaller float's values. Raises BadValue where one becomes infinite."""
+    names = {"F16": "float16", "F32": "float32"}
+    kind = ml_dtypes.bfloat16 if dtype == "BF16" else np.dtype(names[dtype])
+    with np.errstate(all="ignore"):
+        made: F32 = figures.astype(np.float32).astype(kind).astype(np.float32)
+    beyond = np.isfinite(figures) & ~np.isfinite(made)
+    if beyond.any():
+        raise out_of_range(np.asarray(figures, np.float32), beyond, f"a {what} too large for {dtype}")
+    return made

@@ -141,8 +141,8 @@ def refit(codes: Codes, target: Grid, shape: tuple[int, int]) -> Codes:
             zeros = np.full(scales.shape, 2 ** (source.bits - 1), np.int16)
         elif target.offset == "float":
             whole = np.float32(2 ** (source.bits - 1)) if zeros is None else zeros.astype(np.float32)
-            biases, zeros = _rounded(-whole.astype(np.float64) * scales, target.scale, "bias"), None
-    scales = _rounded(scales, target.scale, "scale")
+            biases, zeros = rounded(-whole.astype(np.float64) * scales, target.scale, "bias"), None
+    scales = rounded(scales, target.scale, "scale")
     made = [None if one is None else regrouped(one, codes, target, shape[1]) for one in (scales, zeros, biases)]
     return Codes(target, found, made[0], made[1], made[2], codes.groups if target.mapped else None)  # type: ignore[arg-type]
 
@@ -171,7 +171,7 @@ def regrouped(of_groups: Array, codes: Codes, target: Grid, columns: int) -> Arr
     return of_groups if source == wanted or codes.groups is not None else np.repeat(of_groups, source // wanted, axis=1)
 
 
-def _rounded(figures: Array, dtype: str, what: str) -> F32:
+def rounded(figures: Array, dtype: str, what: str) -> F32:
     """float32 figures rounded once to a smaller float's values. Raises BadValue where one becomes infinite."""
     names = {"F16": "float16", "F32": "float32"}
     kind = ml_dtypes.bfloat16 if dtype == "BF16" else np.dtype(names[dtype])

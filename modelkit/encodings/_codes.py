@@ -181,3 +181,24 @@ def rounded(figures: Array, dtype: str, what: str) -> F32:
     if beyond.any():
         raise out_of_range(np.asarray(figures, np.float32), beyond, f"a {what} too large for {dtype}")
     return made
+
+
+def moves_beyond(source: Codes, target: Codes) -> bool:
+    """Whether repacking moved a weight by more than the precision of the scales' dtype.
+
+    That precision is half a unit in the last place of what the group reaches: of its bias and of its longest product.
+    """
+    if source.grid.number != "integer":
+        return False
+    unit = 1.01 * 2.0 ** -min(MANTISSA[source.grid.scale], MANTISSA[target.grid.scale])
+    count = source.codes.shape[1]
+    reach = np.abs(source.scales).astype(np.float64) * (2**source.grid.bits - 1)
+    if source.biases is not None:
+        reach += np.abs(source.biases)
+    for run in slabs(*source.codes.shape):
+        old, new = _rows(source, run), _rows(target, run)
+        were = values(old)
+        moved = np.abs(values(new).astype(np.float64) - were) - 2.0**-23 * np.abs(were)  # both are rounded to float32
+        if (moved > unit * spread(reach[run], old, count)).any():
+            return True
+    return False

@@ -21,7 +21,7 @@ from modelkit.operations.receipt import Verdict, fingerprints, verdicts
 from modelkit.operations.sizes import parse_size
 from modelkit.plan import Plan, make
 from modelkit.recipes import parse
-from modelkit.tensors import Importance, Layout, Model, OutputFile
+from modelkit.tensors import Importance, Layout, Model
 
 MEMORY = 256 * 2**20
 """Bytes that jobs in flight may plan to use together, by default."""
@@ -251,17 +251,17 @@ def _refuse_empty(opened: Opened, made: Design) -> None:
 
 
 def _with_constants(layout: Layout, made: Design) -> Layout:
-    """Write tensors whose bytes are known into the literals of the file that holds them."""
-    if not made.constants:
+    """Write what is known already into the literals of the file that holds it: whole tensors, and parts of weights."""
+    known = dict(made.constants)
+    for way in made.ways:
+        known.update(way.constants)
+    if not known:
         return layout
-    files = []
-    for file in layout.files:
-        extra = [
-            (layout.model.spans[name].start, data)
-            for name, data in made.constants.items()
-            if layout.model.spans[name].file == file.name
-        ]
-        files.append(OutputFile(file.name, file.size, (*file.literals, *extra)))
+    beside: dict[str, list[tuple[int, bytes]]] = {}
+    for name, data in known.items():
+        span = layout.model.spans[name]
+        beside.setdefault(span.file, []).append((span.start, data))
+    files = [replace(file, literals=(*file.literals, *beside.get(file.name, ()))) for file in layout.files]
     return replace(layout, files=tuple(files))
 
 

@@ -22,7 +22,7 @@ from modelkit.operations.proving import prove
 from modelkit.operations.receipt import Verdict, fingerprints, verdicts
 from modelkit.operations.sizes import parse_size
 from modelkit.plan import Plan, make
-from modelkit.recipes import parse
+from modelkit.recipes import parse, with_options
 from modelkit.tensors import Importance, Layout, Model
 
 MEMORY = 256 * 2**20
@@ -288,4 +288,7 @@ def _with_constants(layout: Layout, made: Design) -> Layout:
     return replace(layout, files=tuple(files))
 
 
-__all__ = ["Prepared", "Refused", "Request", "Result", "carry_out", "check", "convert", "parse_size", "prepare"]
+__all__ = [
+    "Prepared", "Refused", "Request", "Result", "carry_out", "check", "convert", "parse_size", "prepare",
+    "with_options",
+]  # fmt: skip

@@ -112,8 +112,8 @@ class Choice:
         return lambda name, tensor: pure(tensor, format, wanted, quantised=quantised)
 
     def _for_layout(self, wanted: Encoding, named: Named) -> Chooser:
-        typed = "" if self.recipe else self.text.partition(":")[2]
-        words = frozenset(word.partition("=")[0] for word in typed.split(",") if word)
+        typed = "" if self.recipe else self.text.removeprefix("pure:").partition(":")[2]
+        words = tuple(word.partition("=")[::2] for word in typed.split(",") if word)
         chooser = LayoutChooser(wanted, words, named, self.rest)
         return lambda name, tensor: Chosen(*chooser.choose(name, tensor))
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from modelkit.encodings import find
+from modelkit.encodings._codes import fits
 from modelkit.errors import BadRequest, Unsupported
 from modelkit.layouts import LAYOUTS
 from modelkit.layouts._contract import Place, QuantisedLayout
@@ -35,7 +36,7 @@ class LayoutChooser:
     """`wanted` as typed, `words` its parameters that were typed, `rest`: floats of a quantised source move too."""
 
     wanted: Encoding
-    words: frozenset[str]
+    words: tuple[tuple[str, str], ...]
     named: Named
     rest: bool = False
 
@@ -65,16 +66,24 @@ class LayoutChooser:
         adopted = adopt(self.wanted, source.grid, tensor.shape)
         if isinstance(adopted, str):
             return self._made(name, tensor)[0], adopted
-        asked = {word for word in _words(self.wanted.name) if word.partition("=")[0] in self.words}
-        if not asked <= _words(adopted.name):
-            return self._made(name, tensor)[0], ""
-        return adopted, "" if adopted == self.wanted else f"holds the codes of {tensor.encoding.name} as they are"
+        if self.words:  # what was typed holds, as long as the codes go over into it
+            asked = _configured(adopted, self.words)
+            grid = grouped(asked)
+            if grid is None or fits(source.grid, grid.grid) == "NONE" or asked.misfit(tensor.shape):
+                return self._made(name, tensor)[0], ""
+            adopted = asked
+        return adopted, "" if adopted == self.wanted else f"holds the codes of {tensor.encoding.name}"
 
     def _made(self, name: str, tensor: Tensor) -> tuple[Encoding, str]:
         encoding, why = self.wanted, ""
         source = grouped(encoding)
         place = place_of(name, tensor)
-        if place in ("embedding", "head") and source is not None and source.grid.bits < 8 and "bits" not in self.words:
+        if (
+            place in ("embedding", "head")
+            and source is not None
+            and source.grid.bits < 8
+            and "bits" not in dict(self.words)
+        ):
             finer = adopt(encoding, replace(source.grid, bits=8), tensor.shape)
             if not isinstance(finer, str):
                 encoding, why = finer, f"an {place} keeps 8 bits" if place == "embedding" else "a head keeps 8 bits"
@@ -85,14 +94,11 @@ class LayoutChooser:
 
     def _way_out(self, name: str) -> str:
         """Group sizes with which every weight fits."""
-        configured = cast("Callable[[dict[str, str]], Encoding] | None", getattr(self.wanted, "configured", None))
         shapes = {tensor.shape for other, tensor in self.named if self._is_quantised(other, tensor)}
         fitting = []
         for size in SIZES:
-            if configured is None:
-                break
             try:
-                made = configured({"group": str(size)})
+                made = _configured(self.wanted, (("group", str(size)),))
             except BadRequest:
                 continue
             if not any(made.misfit(shape) for shape in shapes):
@@ -142,5 +148,9 @@ def with_options(text: str | None, group: int | None, symmetric: bool | None, me
     return name + ":" + ",".join(f"{key}={value}" for key, value in (known | asked).items())
 
 
-def _words(name: str) -> set[str]:
-    return set(name.partition(":")[2].split(",")) - {""}
+def _configured(encoding: Encoding, words: Sequence[tuple[str, str]]) -> Encoding:
+    """An encoding with parameters as words; raises BadRequest for those that it does not have."""
+    rule = cast("Callable[[dict[str, str]], Encoding] | None", getattr(encoding, "configured", None))
+    if rule is None:
+        raise BadRequest(f"{encoding.name} has no parameters")
+    return rule(dict(words))

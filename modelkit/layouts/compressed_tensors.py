@@ -1,0 +1,60 @@
+"""compressed-tensors in a Hugging Face folder: what vLLM, SGLang, transformers and llm-compressor call so.
+
+What is stored decides; the config settles what shapes leave open, and what contradicts it is a fault. The bytes of a
+weight are described in `encodings/compressed_tensors.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from modelkit.encodings.compressed_tensors import encoding
+from modelkit.faults import Faults
+from modelkit.layouts import _ct_integers
+from modelkit.layouts._companions import FETCH, Companions
+from modelkit.layouts._contract import Arrays, QuantisedLayout, Settings
+from modelkit.layouts._ct_config import config
+from modelkit.layouts._ct_schemes import METHOD, schemes
+from modelkit.tensors import Tensor
+
+PACKED, PLAIN, SCALE = "weight_packed", "weight", "weight_scale"
+
+
+def recognises(settings: Settings, arrays: Arrays) -> bool:
+    """By the config's method; without a config by its arrays."""
+    if settings:
+        return bool(settings.get("quant_method", METHOD if "config_groups" in settings else None) == METHOD)
+    return any(_ends(name, PACKED) for name in arrays.parts) or any(
+        part.dtype == "I8" and _ends(name, PLAIN) and f"{name}_scale" in arrays for name, part in arrays.parts.items()
+    )
+
+
+def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]:
+    """Each packed weight with its companions."""
+    companions, known = Companions(arrays, faults), schemes(settings)
+    for name, part in arrays.parts.items():
+        if _ends(name, SCALE):
+            stem = name.removesuffix(SCALE)
+            if stem + PACKED not in arrays and stem + PLAIN not in arrays:
+                companions.say("missing-companion", name, f"'{name}' has no weight beside it", FETCH)
+            continue
+        tensor = None
+        stem = name.removesuffix(PACKED if _ends(name, PACKED) else PLAIN)
+        scheme = known.of(stem.removesuffix("."))
+        if _ends(name, PACKED):
+            tensor = _ct_integers.packed(stem, scheme, companions)
+        elif _ends(name, PLAIN) and part.dtype == "I8":
+            tensor = _ct_integers.plain(stem, scheme, companions)
+        if tensor is None:
+            continue
+        if known.ignored.match(stem.removesuffix(".")):
+            message = f"'{name}' is quantised, but the config's ignore list names it"
+            companions.mismatch(name, message, "correct the list: engines would look for a float weight", "warning")
+        yield tensor
+
+
+def _ends(name: str, word: str) -> bool:
+    return name == word or name.endswith(f".{word}")
+
+
+layout = QuantisedLayout("compressed-tensors", recognises, fold, encoding, config)

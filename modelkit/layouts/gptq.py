@@ -24,7 +24,6 @@ ZEROS = "gptq-zero-convention"
 MOST = 16  # weights whose codes are weighed against their zeros: more say nothing new
 COMPANIONS = (".qzeros", ".scales", ".g_idx")
 FORMATS = {"gptq": "v1", "gptq_v2": "v2", "gptq_p": "v2"}
-NOT_LINEAR = ("embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out", "tok_embeddings", "output")
 Version = Literal["v1", "v2"]
 
 
@@ -248,11 +247,7 @@ def settings(tensors: Iterable[Tensor]) -> Mapping[str, Any]:
     dynamic: dict[str, Any] = {
         f"+:^{re.escape(module)}$": _numbers(encoding) for module, encoding in made.items() if encoding != usual
     }
-    for tensor in every:
-        module = tensor.name.removesuffix(".weight")
-        linear = len(tensor.shape) == 2 and module != tensor.name and module.rpartition(".")[2] not in NOT_LINEAR
-        if linear and module not in made:
-            dynamic[f"-:^{re.escape(module)}$"] = {}
+    dynamic |= {f"-:^{re.escape(module)}$": {} for module in stored.linear_floats(every, made)}
     found = {
         "quant_method": "gptq",
         **_numbers(usual),

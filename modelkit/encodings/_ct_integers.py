@@ -202,7 +202,8 @@ class Integers:
         """int16 [row, group] in the numbering of codes."""
         middle, groups = 2 ** (self.bits - 1), self._groups(shape[1])
         if self.tile == 0:
-            return np.repeat(stored.view(np.int8).astype(np.int16) + middle, rows.stop - rows.start).reshape(-1, 1)
+            one: Array = stored.view(np.int8).astype(np.int16) + middle
+            return np.repeat(one, rows.stop - rows.start).reshape(-1, 1)
         if not self.packed:
             return stored.view(np.int8).reshape(shape[0], groups)[rows].astype(np.int16) + middle
         return _zeros_down.read(stored.reshape(-1, groups, 4), self.bits, shape[0], rows, padded=self.padded)

@@ -21,7 +21,7 @@ from modelkit.cli import COMMANDS, group
 from modelkit.encodings import ENCODINGS
 from modelkit.formats import FORMATS, Format
 from modelkit.recipes import _recipe, parse
-from modelkit.recipes._choice import typed as typed_word
+from modelkit.recipes._chosen import typed as typed_word
 from modelkit.rules import RULES, word
 from modelkit.rules._contract import FAMILIES
 from modelkit.tensors import Encoding, Shape

@@ -24,6 +24,7 @@ from modelkit.kernels import arrays
 from modelkit.lazy import np
 from modelkit.moving import move, pieces, write_at
 from modelkit.plan import Job, Plan
+from modelkit.repacking import Door, repack
 from modelkit.sources import LocalFile, explained
 from modelkit.tensors import Importance, Span
 
@@ -56,7 +57,8 @@ class Folders:
 class Done:
     """What one job did: the difference of real values before and after, and its bytes' checksum.
 
-    No checksum where bytes were only moved: what they should be stands in the source.
+    No checksum where bytes were only moved: what they should be stands in the source. `beyond`: a repacked weight
+    moved by more than the precision of its scale.
     """
 
     job: int
@@ -64,6 +66,7 @@ class Done:
     largest_error: float = 0.0
     squared_error: float = 0.0
     squared_values: float = 0.0
+    beyond: bool = False
 
 
 def execute(
@@ -94,6 +97,8 @@ def carry_out(number: int, job: Job, folders: Folders) -> Done:
         for read, write in zip(job.reads, job.writes, strict=True):
             move(folders.reading(read.file), read, folders.writing(write.file), write)
         return Done(number, None)
+    if job.in_slabs:
+        return _in_slabs(number, job, folders)
     stored = [_read(folders.reading(span.file), span) for span in job.reads]
     if job.copies:
         written = [_moved(job, data) for data in stored]
@@ -119,6 +124,16 @@ def carry_out(number: int, job: Job, folders: Folders) -> Done:
         crc = zlib.crc32(data.data, crc)
         _write(folders.writing(span.file), span, data)
     return Done(number, crc, *errors)
+
+
+def _in_slabs(number: int, job: Job, folders: Folders) -> Done:
+    """What layouts need. Errors are not measured here: what was written is opened again and compared as a whole."""
+
+    def write(span: Span, data: Array) -> None:
+        _write(folders.writing(span.file), span, data)
+
+    beyond = repack(job, Door(lambda span: _read(folders.reading(span.file), span), write, weights))
+    return Done(number, _crc(folders.writing, job.writes), beyond=beyond)
 
 
 def packed(job: Job, values: F32) -> tuple[Array, ...]:

@@ -206,6 +206,12 @@ class Tensor:
         """Stored bytes of all parts."""
         return sum(part.size for part in self.parts)
 
+    def cut(self, spans: Mapping[str, Span], first: int, count: int) -> tuple[Span, ...]:
+        """Where `count` values from value `first` lie: a share of each part, and whole those that belong to all."""
+        total = self.count
+        placed = ((part, spans[part.name]) for part in self.parts)
+        return tuple(span if part.whole or not total else span.cut(first, count, total) for part, span in placed)
+
 
 @dataclass(frozen=True, slots=True)
 class Importance:

@@ -141,8 +141,8 @@ def refit(codes: Codes, target: Grid, shape: tuple[int, int]) -> Codes:
             zeros = np.full(scales.shape, 2 ** (source.bits - 1), np.int16)
         elif target.offset == "float":
             whole = np.float32(2 ** (source.bits - 1)) if zeros is None else zeros.astype(np.float32)
-            biases, zeros = _rounded(-whole.astype(np.float64) * scales, target.scale, "bias"), None
-    scales = _rounded(scales, target.scale, "scale")
+            biases, zeros = rounded(-whole.astype(np.float64) * scales, target.scale, "bias"), None
+    scales = rounded(scales, target.scale, "scale")
     made = [None if one is None else regrouped(one, codes, target, shape[1]) for one in (scales, zeros, biases)]
     return Codes(target, found, made[0], made[1], made[2], codes.groups if target.mapped else None)  # type: ignore[arg-type]
 
@@ -171,7 +171,7 @@ def regrouped(of_groups: Array, codes: Codes, target: Grid, columns: int) -> Arr
     return of_groups if source == wanted or codes.groups is not None else np.repeat(of_groups, source // wanted, axis=1)
 
 
-def _rounded(figures: Array, dtype: str, what: str) -> F32:
+def rounded(figures: Array, dtype: str, what: str) -> F32:
     """float32 figures rounded once to a smaller float's values. Raises BadValue where one becomes infinite."""
     names = {"F16": "float16", "F32": "float32"}
     kind = ml_dtypes.bfloat16 if dtype == "BF16" else np.dtype(names[dtype])
@@ -181,3 +181,24 @@ def _rounded(figures: Array, dtype: str, what: str) -> F32:
     if beyond.any():
         raise out_of_range(np.asarray(figures, np.float32), beyond, f"a {what} too large for {dtype}")
     return made
+
+
+def moves_beyond(source: Codes, target: Codes) -> bool:
+    """Whether repacking moved a weight by more than the precision of the scales' dtype.
+
+    That precision is half a unit in the last place of what the group reaches: of its bias and of its longest product.
+    """
+    if source.grid.number != "integer":
+        return False
+    unit = 1.01 * 2.0 ** -min(MANTISSA[source.grid.scale], MANTISSA[target.grid.scale])
+    count = source.codes.shape[1]
+    reach = np.abs(source.scales).astype(np.float64) * (2**source.grid.bits - 1)
+    if source.biases is not None:
+        reach += np.abs(source.biases)
+    for run in slabs(*source.codes.shape):
+        old, new = _rows(source, run), _rows(target, run)
+        were = values(old)
+        moved = np.abs(values(new).astype(np.float64) - were) - 2.0**-23 * np.abs(were)  # both are rounded to float32
+        if (moved > unit * spread(reach[run], old, count)).any():
+            return True
+    return False

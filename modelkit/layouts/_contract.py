@@ -67,7 +67,8 @@ class QuantisedLayout:
     that are missing, widths, a group size that the shapes contradict); where labels and data disagree data wins,
     or it is a fault. `settings` gives what a written config.json says: keys to set in it, from the written
     tensors, all of them (those that stay floats too). `leaves` are the places that engines expect unquantised when
-    quantising from floats. `encoding` is what the bare name after `--to` means; None = the layout is read only.
+    quantising from floats. `strings` go into the headers of the files. `encoding` is what the bare name after
+    `--to` means; None = the layout is read only.
     """
 
     title: str
@@ -76,3 +77,4 @@ class QuantisedLayout:
     encoding: Sliced | None = None
     settings: Callable[[Iterable[Tensor]], Mapping[str, Any]] | None = None
     leaves: frozenset[Place] = frozenset({"embedding", "head", "gate", "norm", "other"})
+    strings: Mapping[str, str] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from modelkit.encodings._strided import straightened
 from modelkit.encodings.llama2c import Llama2c
 from modelkit.errors import BrokenFile, Refused, Unsupported
 from modelkit.formats import Format
+from modelkit.operations.design_layouts import is_left_out, without_ties
 from modelkit.operations.importance import of_tensor
 from modelkit.operations.opening import Opened
 from modelkit.plan import Assignment
@@ -102,7 +103,7 @@ def design(
         message = f"unsupported architecture {known.architecture.name}: it has no form in {target.title}"
         raise Unsupported(message, f"it has one in: {', '.join(sorted(known.architecture.dialects))}")
     ways: list[tuple[Tensor, str, tuple[Step, ...]]] = []
-    for stored in opened.model.tensors:
+    for stored in _meant(opened, known, choice, made):
         tensor, order = straightened(stored)
         found = _translated(tensor, known, source, dialect, made) if translated else (tensor.name, ())
         if found is not None:
@@ -123,6 +124,8 @@ def design(
         if importance and encoding.kind == "quantised" and encoding != tensor.encoding:
             weights = of_tensor(importance, name, tensor, made.notes)
             without += weights is None
+        if encoding == tensor.encoding and name == tensor.name:
+            parts = tensor.parts  # as they are stored, whatever the encoding would call them
         made.ways.append(Assignment(tensor, Tensor(name, shape, encoding, parts), steps, chosen.why, weights))
     if without:
         made.notes.append(f"{without} quantised tensors have no importance weights: their columns count alike")
@@ -132,6 +135,15 @@ def design(
     if source != dialect and known.architecture is None:
         _name_unknown(made, opened, known, dialect)
     return made
+
+
+def _meant(opened: Opened, known: Understanding, choice: Choice, made: Design) -> list[Tensor]:
+    """The weights that are written: not what layouts store beside them, nor a second copy of a tied one."""
+    config = known.facts.get("config")
+    layouts = bool(opened.layout) or choice.layout
+    kept = without_ties(opened.model.tensors, config if isinstance(config, dict) else {}, made.notes, quantised=layouts)
+    changes = bool(choice.text or choice.keep)
+    return [tensor for tensor in kept if not (opened.layout and changes and is_left_out(tensor, made.notes))]
 
 
 def _translated(

@@ -22,9 +22,9 @@ WRITTEN = (
     "compressed-tensors",
     "compressed-tensors:bits=3,group=64",
     "compressed-tensors:bits=4,group=32,symmetric=no,scale=bf16",
-    "compressed-tensors:bits=5,group=channel,symmetric=no",
-    "compressed-tensors:bits=8,group=tensor,scale=f32",
-    "compressed-tensors:bits=4,group=tensor,symmetric=no",
+    "compressed-tensors:bits=5,group=row,symmetric=no",
+    "compressed-tensors:bits=8,scales=tensor,scale=f32",
+    "compressed-tensors:bits=4,scales=tensor,symmetric=no",
     "compressed-tensors:format=int-quantized",
     "compressed-tensors:format=int-quantized,group=64,symmetric=no,scale=f32",
 )
@@ -139,7 +139,8 @@ def test_a_shape_that_does_not_fit_is_refused_in_words(words):
 def test_codes_of_any_width_group_and_shape_come_back(bits, rows, groups, group, form, data):
     bits = 8 if form == "bytes" else bits
     encoding = Integers(
-        bits, 0 if form in ("channel", "tensor") else group, 0 if form == "tensor" else 1, form == "symmetric",
+        bits, 0 if form in ("channel", "tensor") else group, 0 if form == "tensor" else 1,
+        "middle" if form == "symmetric" else "integer",
         data.draw(st.sampled_from(["F16", "BF16", "F32"])), packed=form != "bytes",
     )  # fmt: skip
     shape = (rows, groups * group)
@@ -148,7 +149,7 @@ def test_codes_of_any_width_group_and_shape_come_back(bits, rows, groups, group,
     count = 1 if encoding.group == 0 else groups
     of_groups = (1, 1) if encoding.tile == 0 else (rows, count)
     scales = np.repeat(rng.integers(-8, 8, of_groups), rows // of_groups[0], axis=0).astype(np.float32) / 4
-    zeros = rng.integers(0, 2**bits, of_groups) if not encoding.symmetric else None
+    zeros = rng.integers(0, 2**bits, of_groups) if encoding.offset == "integer" else None
     zeros = None if zeros is None else np.repeat(zeros, rows // of_groups[0], axis=0).astype(np.int16)
     parts = [np.full(part.size, 255, np.uint8) for part in encoding.parts("a", shape)]
     given_codes = _codes.Codes(encoding.grid, codes, scales, zeros)
@@ -164,7 +165,7 @@ def test_a_scale_that_its_dtype_does_not_hold_is_not_placed():
     parts = encoding.pack(weights(shape))
     codes = encoding.codes(parts, shape, slice(0, 2))
     codes.scales[1, 1] = 1 + 2.0**-20
-    with pytest.raises(BadValue, match="F16 does not hold exactly"):
+    with pytest.raises(BadValue, match="no scale of type F16"):
         encoding.place(codes, parts, shape, slice(0, 2))
     of_all = Integers(group=0, tile=0)
     codes = Integers(group=0).codes(Integers(group=0).pack(weights(shape)), shape, slice(0, 2))
@@ -175,35 +176,36 @@ def test_a_scale_that_its_dtype_does_not_hold_is_not_placed():
 def test_what_a_grid_needs_that_compressed_tensors_lacks_is_said():
     encoding, shape = Integers(), (64, 256)
     for grid, word in (
-        (Grid(4, 128, "F16", mapped=True), "act-order"),
-        (Grid(8, 128, "F16", tile=128), "several rows"),
-        (Grid(4, 16, "F16", number="e2m1"), "e2m1"),
-        (Grid(4, 96, "F16"), "128 or 64"),
+        (Grid(4, 128, "F16", mapped=True), "by a map"),
+        (Grid(8, 128, "F16", tile=128), "within a row"),
+        (Grid(4, 16, "F16", number="e2m1"), "not floats"),
+        (Grid(4, 96, "F16"), "32"),
     ):
         assert word in encoding.adopt(grid, shape)
     assert "8 bits" in Integers(packed=False).adopt(Grid(4, 128, "F16"), shape)
-    assert encoding.adopt(Grid(3, 64, "BF16", "integer"), shape) == Integers(3, 64, symmetric=False, scale="BF16")
-    assert encoding.adopt(Grid(4, 32, "F16", "float"), shape).symmetric is False  # bias to the nearest zero
+    assert encoding.adopt(Grid(3, 64, "BF16", "integer"), shape) == Integers(3, 64, offset="integer", scale="BF16")
+    assert encoding.adopt(Grid(4, 32, "F16", "float"), shape).offset == "integer"  # bias to the nearest zero
 
 
 def test_what_is_read_only_says_so():
     for encoding in (Integers(bits=3, padded=True), Integers(mapped=True)):
-        with pytest.raises(Unsupported, match="read but not written"):
+        with pytest.raises(Unsupported, match="read, not written"):
             encoding.pack(weights((32, 128)))
 
 
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        ("bits=9", "from 1 to 8"),
-        ("bits=four", "from 1 to 8"),
-        ("group=0", "from 1 to"),
-        ("group=rows", "from 1 to"),
+        ("bits=9", "1 to 8"),
+        ("bits=four", "whole number"),
+        ("group=0", "whole number"),
+        ("group=rows", "whole number"),
         ("scale=f64", "f16, bf16, f32"),
         ("symmetric=maybe", "yes, no"),
         ("format=gguf", "pack-quantized"),
         ("width=4", "it has: format"),
-        ("format=int-quantized,bits=4", "8 expected"),
+        ("format=int-quantized,bits=4", "has 8 bits"),
+        ("scales=tensor,group=32", "no groups"),
         ("method=magic", "rtn"),
     ],
 )

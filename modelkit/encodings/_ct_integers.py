@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from math import gcd, prod
 from typing import TYPE_CHECKING, ClassVar
 
-from modelkit.encodings import _bits, _codes, _grouped, _padded_bits, _zeros_down
+from modelkit.encodings import _bits, _codes, _ct_floats, _grouped, _padded_bits, _zeros_down
 from modelkit.encodings._fitting import fit
 from modelkit.encodings._grouped import exact_zeros, exactly, floats, groups_of, matrix, stem
 from modelkit.encodings._parameters import BITS, GROUP, METHOD, SCALES, SYMMETRIC, Parameter, configured, named
 from modelkit.encodings._signed_bytes import from_signed, one_of_all
+from modelkit.encodings._small_floats import SmallFloats
 from modelkit.errors import BadRequest, BrokenFile, Unsupported
 from modelkit.lazy import np
 from modelkit.tensors import BITS as BITS_OF
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
     from modelkit.encodings._fitting import Method
     from modelkit.tensors import F32, Array, Encoding, Kind, Shape
 
+FLOAT_FORMATS = (
+    "float-quantized", "mxfp4-pack-quantized", "nvfp4-pack-quantized", "mxfp6-pack-quantized", "mxfp8-quantized",
+)  # fmt: skip
 YES_NO: Mapping[str, bool] = {"no": False, "yes": True}
 TABLE = (
-    Parameter("format", "packed", {"pack-quantized": True, "int-quantized": False}),
+    Parameter("format", "packed", {"pack-quantized": True, "int-quantized": False}),  # and those of floats
     BITS,
     GROUP,
     Parameter("scale", "scale", SCALES),
@@ -75,6 +79,8 @@ class Integers:
 
     def configured(self, words: Mapping[str, str]) -> Encoding:
         """int-quantized is 8 bits and a scale for each row where nothing else is said."""
+        if words.get("format") in FLOAT_FORMATS:
+            return _ct_floats.configured(words)
         start = Integers(8, 0, packed=False) if words.get("format") == "int-quantized" else self
         made = configured(start, words, TABLE)
         if made.tile == 0 and "group" not in words:
@@ -185,8 +191,10 @@ class Integers:
         else:
             stored.reshape(shape)[rows] = codes - middle
 
-    def adopt(self, grid: Grid, shape: Shape) -> Integers | str:
-        """These codes packed as they are, whatever their bits and group."""
+    def adopt(self, grid: Grid, shape: Shape) -> Encoding | str:
+        """These codes packed as they are, whatever their bits and group; small floats in the format that has them."""
+        if grid.number != "integer":
+            return SmallFloats().adopt(grid, shape)
         why = _grouped.same_numbers(replace(grid, tile=grid.tile or 1), "compressed-tensors")
         if why or (not self.packed and grid.bits != 8):
             return why or "int-quantized holds 8 bits only"

@@ -242,7 +242,7 @@ def _model(run: _Run, place: Place, subject: Subject) -> dict[str, str]:
         coverage.tensors_checked += len(subject.model.tensors)
     else:
         digests = _values(run, place, subject, asked)
-    later = {word for word, rule in run.rules.items() if LEVELS.index(rule.level) > LEVELS.index(subject.level)}
+    later = {name for name, rule in run.rules.items() if LEVELS.index(rule.level) > LEVELS.index(subject.level)}
     for layout_fault in folding(subject, later.union(one.rule for one in run.found[before:])):
         _fault(run, place, layout_fault)
     return digests

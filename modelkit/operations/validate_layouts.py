@@ -1,4 +1,4 @@
-"""What folding the arrays of a quantised layout finds: companions, widths, groups, zeros that contradict their label."""
+"""What folding the arrays of a quantised layout finds: companions, widths, groups, zeros against their label."""
 
 from __future__ import annotations
 

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
-from modelkit.errors import BadRequest, BrokenFile, Refused, Unsupported
-from modelkit.operations import proving
 from modelkit.operations.checksum_model import model_digest
-from modelkit.operations.convert import Request, check, convert, prepare
-from modelkit.operations.inspect import inspect
+from modelkit.operations.convert import Request, convert
 from modelkit.operations.opening import open_model
-from modelkit.operations.reading import open as open_reading
-from modelkit.operations.receipt import receipt
 from modelkit.operations.verify import Request as Verify
 from modelkit.operations.verify import verify
 

@@ -330,3 +330,26 @@ def test_words_that_mean_nothing_are_answered(words, answer):
     with pytest.raises(BadRequest) as caught:
         find(f"compressed-tensors:{words}")
     assert answer in str(caught.value)
+
+
+def test_mxfp4_of_gguf_is_the_mxfp4_of_others_with_its_codes_laid_out_anew():
+    """compressed-tensors -> GGUF -> compressed-tensors, in odd runs of rows: the same bytes, the same values."""
+    other, gguf, shape = find("compressed-tensors:format=mxfp4-pack-quantized"), find("mxfp4"), (37, 96)
+    assert gguf.adopt(other.grid, shape) == gguf
+    assert other.adopt(gguf.grid, shape) == other
+    assert _codes.fits(other.grid, gguf.grid) == _codes.fits(gguf.grid, other.grid) == "EXACT"
+    stored = [np.random.default_rng(3).integers(0, 255, part.size, np.uint8) for part in other.parts("a", shape)]
+    blocks = np.zeros(gguf.parts("a", shape)[0].size, np.uint8)
+    back = [np.zeros_like(part) for part in stored]
+    for first in range(0, 37, 5):
+        run = slice(first, min(first + 5, 37))
+        gguf.place(_codes.refit(other.codes(stored, shape, run), gguf.grid, shape), [blocks], shape, run)
+    for first in range(0, 37, 7):
+        run = slice(first, min(first + 7, 37))
+        other.place(_codes.refit(gguf.codes([blocks], shape, run), other.grid, shape), back, shape, run)
+    assert [part.tobytes() for part in back] == [part.tobytes() for part in stored]
+    assert np.array_equal(gguf.unpack([blocks], shape), other.unpack(stored, shape))  # -0 is 0 in GGUF
+    assert "nothing else" in gguf.adopt(NV, shape)
+    blocks[0] = 255
+    with pytest.raises(BrokenFile, match="255"):
+        gguf.codes([blocks], shape, slice(0, 1))

@@ -113,6 +113,7 @@ class Encoding(Protocol):
 
 Number = Literal["integer", "e2m1", "e2m3", "e4m3"]
 Offset = Literal["middle", "integer", "float"]
+Overall = Literal["none", "factor", "divisor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ class Grid:
     code of its own for each group, "float" = a bias is added for each group. `group` 0 = the whole row.
     `mapped`: a stored map says which group a column belongs to (act-order); else columns come group by group.
     `tile`: groups span so many rows too (FP8 blocks of 128 x 128); 1 = those of a single row, 0 = all rows.
+    `overall`: one more float32 for the whole tensor, which all scales are multiplied with or divided by (NVFP4).
     """
 
     bits: int
@@ -133,6 +135,7 @@ class Grid:
     number: Number = "integer"
     mapped: bool = False
     tile: int = 1
+    overall: Overall = "none"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,7 +147,8 @@ class Codes:
     zeros   int16 [row, group] where the grid's offset is "integer", in the numbering of codes; else None
     biases  float32 [row, group] where it is "float"; else None
     groups  int32 [column]: the group of each column where the grid is mapped; else None
-    factor  what every scale is multiplied by (NVFP4), exactly the stored one; 1 where there is none
+    factor  what every scale is multiplied by, exactly the stored one, where the grid has it; else 1
+    divisor the same for a grid that has one to divide by
     """
 
     grid: Grid
@@ -154,6 +158,7 @@ class Codes:
     biases: F32 | None = None
     groups: Array | None = None
     factor: float = 1.0
+    divisor: float = 1.0
 
 
 class Sliced(Encoding, Protocol):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modelkit.encodings._slabs import out_of_range, slabs
-from modelkit.errors import Unsupported
+from modelkit.errors import BadValue, Unsupported
 from modelkit.lazy import ml_dtypes, np
 from modelkit.tensors import Codes, Grid
 
@@ -35,7 +35,7 @@ def fits(source: Grid, target: Grid) -> Fit:
     if source.tile != target.tile or not _divides(source.group, target.group):
         return "NONE"
     if source.number != "integer":
-        return "EXACT" if (source.bits, source.scale) == (target.bits, target.scale) else "NONE"
+        return _floats_fit(source, target)
     if source.offset == "integer" and target.offset == "middle":
         return "NONE"
     if source.offset == "float" and target.offset != "float":
@@ -47,9 +47,19 @@ def fits(source: Grid, target: Grid) -> Fit:
     return "EXACT"
 
 
+def _floats_fit(source: Grid, target: Grid) -> Fit:
+    """Small floats have no zeros: only their scales can be rounded, and the one for the whole tensor."""
+    if source.bits != target.bits or (source.overall != "none" and target.overall == "none"):
+        return "NONE"
+    if not holds_scale(target.scale, source.scale):
+        return "ROUNDED" if {source.scale, target.scale} <= set(MANTISSA) else "NONE"
+    return "EXACT" if source.overall in ("none", target.overall) else "ROUNDED"
+
+
 def holds_scale(target: str, source: str) -> bool:
     """Whether every scale of one dtype is one of the other."""
-    return target in (source, "F32")
+    held = {"F32": ("F16", "BF16", "F8_E4M3", "E8M0"), "BF16": ("F8_E4M3", "E8M0"), "F16": ("F8_E4M3",)}
+    return target == source or source in held.get(target, ())
 
 
 def _divides(source: int, target: int) -> bool:
@@ -103,10 +113,18 @@ def spread(of_groups: Array, codes: Codes, count: int) -> Array:
 
 
 def _of_small_floats(codes: Codes) -> F32:
-    scales = codes.scales if codes.factor == 1 else codes.scales.astype(np.float64) * codes.factor
+    """A code times a scale fits a float32 with bits to spare; what the whole tensor is scaled with does not."""
+    table = small_floats(codes.grid.number)
+    found: F32 = np.empty(codes.codes.shape, np.float32)
     with np.errstate(all="ignore"):
-        table = small_floats(codes.grid.number)[codes.codes]
-        found: F32 = (table * spread(scales, codes, table.shape[1])).astype(np.float32)
+        for run in slabs(*codes.codes.shape):
+            part = _rows(codes, run)
+            scales = spread(part.scales, part, found.shape[1])
+            if codes.grid.overall == "none":
+                np.multiply(table[part.codes], scales, out=found[run])
+            else:
+                exact = table[part.codes] * scales.astype(np.float64)
+                found[run] = exact * codes.factor / codes.divisor
     return found
 
 
@@ -128,7 +146,7 @@ def refit(codes: Codes, target: Grid, shape: tuple[int, int]) -> Codes:
     if fits(source, target) == "NONE":
         raise Unsupported(f"codes of {source} do not go over into {target}")
     if source.number != "integer":
-        return replace(codes, grid=target, scales=regrouped(codes.scales, codes, target, shape[1]))
+        return _refit_floats(codes, target, shape[1])
     found, zeros, biases, scales = codes.codes, codes.zeros, codes.biases, codes.scales
     if biases is not None and target.offset == "integer":
         found, scales, zeros = _with_integer_zeros(codes)
@@ -145,6 +163,24 @@ def refit(codes: Codes, target: Grid, shape: tuple[int, int]) -> Codes:
     scales = rounded(scales, target.scale, "scale")
     made = [None if one is None else regrouped(one, codes, target, shape[1]) for one in (scales, zeros, biases)]
     return Codes(target, found, made[0], made[1], made[2], codes.groups if target.mapped else None)  # type: ignore[arg-type]
+
+
+def _refit_floats(codes: Codes, target: Grid, columns: int) -> Codes:
+    scales = (
+        codes.scales if holds_scale(target.scale, codes.grid.scale) else rounded(codes.scales, target.scale, "scale")
+    )
+    scales = regrouped(scales, codes, target, columns)
+    factor, divisor = codes.factor, codes.divisor
+    if codes.grid.overall not in ("none", target.overall):
+        with np.errstate(all="ignore"):
+            factor, divisor = float(np.float32(factor / divisor)), float(np.float32(divisor / factor))
+        turned = divisor if target.overall == "divisor" else factor
+        if turned == 0 or not np.isfinite(turned):
+            raise BadValue(
+                f"a scale of the whole tensor, {codes.factor / codes.divisor:g}, has no float32 for its inverse"
+            )
+        factor, divisor = (1.0, divisor) if target.overall == "divisor" else (factor, 1.0)
+    return replace(codes, grid=target, scales=scales, factor=factor, divisor=divisor)
 
 
 def _with_integer_zeros(codes: Codes) -> tuple[Array, F32, Array]:
@@ -168,7 +204,9 @@ def regrouped(of_groups: Array, codes: Codes, target: Grid, columns: int) -> Arr
     """Figures of groups repeated for smaller groups: [row, group] -> [row, smaller group]."""
     source = codes.grid.group or columns
     wanted = target.group or columns
-    return of_groups if source == wanted or codes.groups is not None else np.repeat(of_groups, source // wanted, axis=1)
+    if source == wanted or codes.groups is not None:
+        return of_groups
+    return np.repeat(of_groups, source // wanted, axis=1)[:, : -(-columns // wanted)]  # the last group may be short
 
 
 def rounded(figures: Array, dtype: str, what: str) -> F32:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from modelkit.encodings._codes import rounded
-from modelkit.encodings._scales import SMALLEST_STEP
 from modelkit.encodings._slabs import refuse_nonfinite, slabs
 from modelkit.errors import BadValue, Unsupported
 from modelkit.kernels import groups
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
 
 Method = Literal["rtn", "mse"]
 METHODS: tuple[Method, ...] = ("rtn", "mse")
+
+SMALLEST_STEP = {"F16": 2.0**-10, "BF16": 2.0**-7, "F32": 2.0**-23}
+"""By dtype, what compressed-tensors stores for a scale of 0: the step of floats above 1."""
 
 CLIPS = (1.0, 0.97, 0.94, 0.91, 0.88, 0.85, 0.82, 0.78, 0.74, 0.7, 0.65)
 """Shares of a group's range that are tried; more of them gain less than a thousandth of the error."""

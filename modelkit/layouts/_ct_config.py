@@ -7,10 +7,13 @@ from typing import Any
 
 from modelkit.layouts._ct_schemes import METHOD
 from modelkit.layouts._module_names import exactly
-from modelkit.tensors import Encoding, Tensor
+from modelkit.tensors import Encoding, Grid, Tensor
 
 VERSION = "0.20.0"
 """The release whose layout is written: codes of 3, 5, 6 and 7 bits without gaps."""
+
+SCALES = {"E8M0": "torch.uint8", "F8_E4M3": "torch.float8_e4m3fn"}
+"""Dtypes of scales that the config names; others are the model's."""
 
 EMBEDDINGS = ("embed", "wte", "wpe")
 
@@ -60,15 +63,19 @@ def _is_embedding(module: str) -> bool:
 def scheme(encoding: Encoding) -> dict[str, Any]:
     """A group of the config without its targets."""
     grid = encoding.grid  # type: ignore[attr-defined]
-    strategy = "tensor" if grid.tile == 0 else "block" if grid.tile > 1 else "group" if grid.group else "channel"
+    strategy = _strategy(grid)
     weights: dict[str, Any] = {
         "num_bits": grid.bits,
         "type": "int" if grid.number == "integer" else "float",
         "symmetric": grid.offset == "middle",
-        "group_size": grid.group if strategy == "group" else None,
+        "group_size": grid.group if strategy in ("group", "tensor_group") else None,
         "strategy": strategy,
         "dynamic": False,
     }
+    if strategy == "block":
+        weights["block_structure"] = [grid.tile, grid.group]
+    if grid.scale in SCALES:
+        weights["scale_dtype"] = SCALES[grid.scale]
     form = encoding.format  # type: ignore[attr-defined]
     return {
         "weights": weights,
@@ -76,6 +83,14 @@ def scheme(encoding: Encoding) -> dict[str, Any]:
         "output_activations": None,
         "format": form,
     }
+
+
+def _strategy(grid: Grid) -> str:
+    if grid.overall != "none":
+        return "tensor_group"
+    if grid.tile != 1:
+        return "block" if grid.tile else "tensor"
+    return "group" if grid.group else "channel"
 
 
 def _activations(form: str, strategy: str, group: int) -> dict[str, Any] | None:

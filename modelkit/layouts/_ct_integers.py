@@ -33,7 +33,7 @@ def packed(stem: str, scheme: Scheme, companions: Companions) -> Tensor | None:
     if zero is None and scheme.symmetric is False:
         companions.find(name, f"{stem}weight_zero_point", ("I32",), (2,))  # says that it is missing
         return None
-    made = _width(replace(made, symmetric=zero is None), shape, codes, zero, scheme, companions)
+    made = _width(replace(made, offset="middle" if zero is None else "integer"), shape, codes, zero, scheme, companions)
     order = f"{stem}weight_g_idx"
     if made is None:
         return None
@@ -65,7 +65,7 @@ def plain(stem: str, scheme: Scheme, companions: Companions) -> Tensor | None:
         if made is not None:
             companions.find(name, f"{stem}weight_zero_point", ("I8",), (1, 2))  # says that it is missing
         return None
-    made = replace(made, symmetric=zero is None)
+    made = replace(made, offset="middle" if zero is None else "integer")
     return companions.tensor(name, codes.shape, made, [codes, scale, *([zero] if zero else [])])
 
 

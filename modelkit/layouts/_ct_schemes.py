@@ -56,7 +56,6 @@ def schemes(settings: Mapping[str, Any]) -> Schemes:
 def _scheme(group: Mapping[str, Any], common: object) -> Scheme:
     weights = group.get("weights")
     weights = weights if isinstance(weights, dict) else {}
-    block = weights.get("block_structure")
     size = weights.get("group_size")
     own = group.get("format")
     form = own if isinstance(own, str) else common
@@ -66,7 +65,7 @@ def _scheme(group: Mapping[str, Any], common: object) -> Scheme:
         strategy=_text(weights.get("strategy")) or ("channel" if size == -1 else None),
         symmetric=weights["symmetric"] if isinstance(weights.get("symmetric"), bool) else None,
         number=_text(weights.get("type")),
-        block=_pair(block),
+        block=block(weights.get("block_structure")),
         format=form if isinstance(form, str) and form != "mixed-precision" else None,
     )
 
@@ -79,8 +78,8 @@ def _text(found: object) -> str | None:
     return found.lower() if isinstance(found, str) else None
 
 
-def _pair(found: object) -> tuple[int, int] | None:
-    """[128, 128], or 128x128 as it was once written."""
+def block(found: object) -> tuple[int, int] | None:
+    """Rows and columns of a block: [128, 128], or 128x128 as it was once written; None for anything else."""
     if isinstance(found, str):
         found = [int(side) for side in found.split("x") if side.isdecimal() and len(side) < 10]
     if isinstance(found, list) and len(found) == 2 and all(_positive(side) for side in found):

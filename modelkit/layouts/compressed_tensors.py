@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from modelkit.encodings.compressed_tensors import encoding
 from modelkit.faults import Faults
-from modelkit.layouts import _ct_integers
+from modelkit.layouts import _ct_floats, _ct_integers
 from modelkit.layouts._companions import FETCH, Companions
 from modelkit.layouts._contract import Arrays, QuantisedLayout, Settings
 from modelkit.layouts._ct_config import config
@@ -24,9 +24,8 @@ def recognises(settings: Settings, arrays: Arrays) -> bool:
     """By the config's method; without a config by its arrays."""
     if settings:
         return bool(settings.get("quant_method", METHOD if "config_groups" in settings else None) == METHOD)
-    return any(_ends(name, PACKED) for name in arrays.parts) or any(
-        part.dtype == "I8" and _ends(name, PLAIN) and f"{name}_scale" in arrays for name, part in arrays.parts.items()
-    )
+    plain = (name for name, part in arrays.parts.items() if _ends(name, PLAIN) and part.dtype in ("I8", "F8_E4M3"))
+    return any(_ends(name, PACKED) for name in arrays.parts) or any(f"{name}_scale" in arrays for name in plain)
 
 
 def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]:
@@ -42,9 +41,11 @@ def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]
         stem = name.removesuffix(PACKED if _ends(name, PACKED) else PLAIN)
         scheme = known.of(stem.removesuffix("."))
         if _ends(name, PACKED):
-            tensor = _ct_integers.packed(stem, scheme, companions)
+            tensor = (_ct_floats if part.dtype == "U8" else _ct_integers).packed(stem, scheme, companions)
         elif _ends(name, PLAIN) and part.dtype == "I8":
             tensor = _ct_integers.plain(stem, scheme, companions)
+        elif _ends(name, PLAIN) and part.dtype == "F8_E4M3" and (scheme.number or stem + SCALE in arrays):
+            tensor = _ct_floats.plain(stem, scheme, companions)
         if tensor is None:
             continue
         if known.ignored.match(stem.removesuffix(".")):

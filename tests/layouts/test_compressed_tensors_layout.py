@@ -44,7 +44,7 @@ def padded_words(codes, bits):
 @pytest.mark.parametrize("columns", [16, 32, 96, 192])
 def test_old_and_new_packing_read_alike_or_say_that_they_look_alike(tmp_path, bits, columns, zeros):
     """One width for both happens below about a hundred columns; then the words' top bits decide, with a warning."""
-    encoding, shape = Integers(bits, 16, symmetric=not zeros), (40, columns)
+    encoding, shape = Integers(bits, 16, offset="integer" if zeros else "middle"), (40, columns)
     stored = arrays_of(encoding, shape)
     flat = [array.reshape(-1).view(np.uint8) for array in stored.values()]
     codes = encoding.codes(flat, shape, slice(0, 40))
@@ -125,7 +125,7 @@ SPOILT = {
 @pytest.mark.parametrize("what", SPOILT)
 def test_what_does_not_fit_is_one_clear_fault(tmp_path, what):
     spoil, message, rule = SPOILT[what]
-    stored = arrays_of(Integers(group=32, symmetric=False))
+    stored = arrays_of(Integers(group=32, offset="integer"))
     spoil(stored)
     place = cases.folder(tmp_path, stored)
     config = settings(symmetric=False)
@@ -279,7 +279,7 @@ def test_a_written_config_reads_back(tmp_path):
         "model.layers.0.up.weight": Integers(4, 32),
         "model.layers.1.up.weight": Integers(4, 32),
         "model.layers.2.up.weight": Integers(4, 32),
-        "model.layers.0.down.weight": Integers(3, 64, symmetric=False, scale="BF16"),
+        "model.layers.0.down.weight": Integers(3, 64, offset="integer", scale="BF16"),
         "model.layers.1.down.weight": Integers(8, 0, 0, packed=False),
     }
     stored = {}

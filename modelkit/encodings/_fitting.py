@@ -13,7 +13,7 @@ Codes are found with the scales as they are stored, rounded to their dtype.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from modelkit.encodings._codes import rounded
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Method = Literal["rtn", "mse"]
 METHODS: tuple[Method, ...] = ("rtn", "mse")
+
+SMALLEST_STEP = {"F16": 2.0**-10, "BF16": 2.0**-7, "F32": 2.0**-23}
+"""By dtype, what compressed-tensors stores for a scale of 0: the step of floats above 1."""
 
 CLIPS = (1.0, 0.97, 0.94, 0.91, 0.88, 0.85, 0.82, 0.78, 0.74, 0.7, 0.65)
 """Shares of a group's range that are tried; more of them gain less than a thousandth of the error."""
@@ -50,8 +53,10 @@ def fit(values: F32, grid: Grid, method: Method = "rtn", importance: F32 | None 
     Raises BadValue for what is not finite and for scales that overflow their dtype, Unsupported for other grids.
     """
     rows, columns = values.shape
+    if grid.tile == 0 and values.size:
+        return _one_for_all(values, grid, method, importance)
     group = grid.group or columns
-    if grid.number != "integer" or grid.mapped or grid.tile != 1 or columns % group:
+    if grid.number != "integer" or grid.mapped or grid.tile not in (0, 1) or columns % group:
         raise Unsupported(f"codes of {grid} are not found by this search")
     of_row = columns // group
     x = np.ascontiguousarray(values, np.float32).reshape(-1, group)  # (group, value)
@@ -79,6 +84,17 @@ def fit(values: F32, grid: Grid, method: Method = "rtn", importance: F32 | None 
     return Codes(grid, made.codes.reshape(rows, columns), made.scales.reshape(rows, of_row), zeros, biases)
 
 
+def _one_for_all(values: F32, grid: Grid, method: Method, importance: F32 | None) -> Codes:
+    """One scale for the whole tensor: it is one long row, whose scale every row shows."""
+    rows, columns = values.shape
+    weights = None if importance is None else np.tile(importance, rows)
+    found = fit(values.reshape(1, -1), replace(grid, group=0, tile=1), method, weights)
+    scales, zeros = np.repeat(found.scales, rows, axis=0), found.zeros
+    biases = None if found.biases is None else np.repeat(found.biases, rows, axis=0)
+    zeros = None if zeros is None else np.repeat(zeros, rows, axis=0)
+    return Codes(grid, found.codes.reshape(rows, columns), scales, zeros, biases)
+
+
 def _runs(count: int, of_row: int, group: int, *, weighted: bool) -> Iterator[slice]:
     """Runs of groups, of whole rows where each row has the same weights."""
     if not weighted:
@@ -100,13 +116,13 @@ def _by_rule(x: F32, grid: Grid) -> _Found:
 
 def _middle(x: F32, scales: F32, grid: Grid) -> _Found:
     half = 2 ** (grid.bits - 1)
-    scales = _usable(rounded(scales, grid.scale, "scale"))
+    scales = _usable(rounded(scales, grid.scale, "scale"), grid)
     codes = groups.codes(x, scales, None, -half, half - 1)
     return _Found((codes.view(np.uint8) + np.uint8(half)).astype(np.uint8), scales)
 
 
 def _integer(x: F32, low: F32, high: F32, grid: Grid) -> _Found:
-    scales = _usable(rounded((high - low) / np.float32(2**grid.bits - 1), grid.scale, "scale"))
+    scales = _usable(rounded((high - low) / np.float32(2**grid.bits - 1), grid.scale, "scale"), grid)
     zeros = np.clip(np.rint(-low / scales), 0, 2**grid.bits - 1).astype(np.int16)
     return _Found(_with_zeros(x, scales, zeros, grid), scales, zeros)
 
@@ -132,7 +148,7 @@ def _float(x: F32, low: F32, high: F32, grid: Grid) -> _Found:
 
 
 def _with_biases(x: F32, scales: F32, biases: F32, grid: Grid) -> _Found:
-    scales = _usable(rounded(scales, grid.scale, "scale"))
+    scales = _usable(rounded(scales, grid.scale, "scale"), grid)
     biases = rounded(biases, grid.scale, "bias")
     half = 2 ** (grid.bits - 1)
     moved = (x - biases[:, None]) - np.float32(half) * scales[:, None]
@@ -140,9 +156,9 @@ def _with_biases(x: F32, scales: F32, biases: F32, grid: Grid) -> _Found:
     return _Found(codes.view(np.uint8) + np.uint8(half), scales, None, biases)
 
 
-def _usable(scales: F32) -> F32:
-    """A group of zeros gets the scale 1: engines divide by scales, and validators warn of zeros."""
-    return np.where(scales == 0, np.float32(1), scales)
+def _usable(scales: F32, grid: Grid) -> F32:
+    """No scale is 0: a small step takes its place, as in compressed-tensors."""
+    return np.where(scales == 0, np.float32(SMALLEST_STEP[grid.scale]), scales)
 
 
 def _search(x: F32, grid: Grid, weights: F32 | None) -> _Found:
@@ -184,7 +200,7 @@ def _refined(x: F32, found: _Found, grid: Grid, weights: F32 | None) -> _Found:
     scales = np.where(below > 0, above / np.where(below > 0, below, 1), found.scales).astype(np.float32)
     if found.zeros is None:
         return _middle(x, scales, grid)
-    scales = _usable(rounded(scales, grid.scale, "scale"))
+    scales = _usable(rounded(scales, grid.scale, "scale"), grid)
     return _Found(_with_zeros(x, scales, found.zeros, grid), scales, found.zeros)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from modelkit.faults import Faults
@@ -13,6 +13,8 @@ FETCH = "fetch all files of the model"
 TOGETHER = "config and weights do not belong together: fetch both again"
 MISMATCH = "quantization-mismatch"
 MISSING = "missing-companion"
+NOT_LINEAR = ("embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out", "tok_embeddings", "output")
+"""Last words of modules that are embeddings or heads."""
 
 
 def modules(arrays: Arrays, ending: str) -> Iterator[str]:
@@ -68,3 +70,14 @@ def axes(arrays: Arrays, name: str, count: int, faults: Faults) -> bool:
     if len(found.shape) != count:
         mismatch(arrays, name, f"has {len(found.shape)} axes; {count} expected", faults)
     return len(found.shape) == count
+
+
+def linear_floats(tensors: Iterable[Tensor], quantised: Mapping[str, Encoding]) -> list[str]:
+    """Modules of matrices that stay floats where an engine would expect them quantised: no embedding, no head."""
+    found = []
+    for tensor in tensors:
+        module = tensor.name.removesuffix(".weight")
+        linear = len(tensor.shape) == 2 and module != tensor.name and module.rpartition(".")[2] not in NOT_LINEAR
+        if linear and module not in quantised:
+            found.append(module)
+    return found

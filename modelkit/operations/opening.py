@@ -34,12 +34,15 @@ class Opened:
     probes: tuple[str, ...] = ()
 
 
-def open_model(path: str | os.PathLike[str], *, strict: bool = True) -> Opened:
-    """Read the headers of a file or folder; raises BrokenFile, Unsupported or CannotAccess."""
-    return read_model(Disk(path), strict=strict)
+def open_model(path: str | os.PathLike[str], *, strict: bool = True, fold: bool = True) -> Opened:
+    """Read the headers of a file or folder; raises BrokenFile, Unsupported or CannotAccess.
+
+    `fold`: the arrays of a quantised layout become the weights that they mean; without it they stay what is stored.
+    """
+    return read_model(Disk(path), strict=strict, fold=fold)
 
 
-def read_model(opener: Disk, *, strict: bool = True) -> Opened:
+def read_model(opener: Disk, *, strict: bool = True, fold: bool = True) -> Opened:
     """The same from a place that is open already."""
     faults = Faults(strict=strict)
     format = _format(opener)
@@ -51,7 +54,7 @@ def read_model(opener: Disk, *, strict: bool = True) -> Opened:
         raise BrokenFile(f"{opener.title}: its header cannot be read ({type(error).__name__})") from error
     if model is None:
         raise _first(faults, opener)
-    if format.dialect != "huggingface":
+    if not fold or format.dialect != "huggingface":
         return Opened(model, format, opener, faults)
     folded = folded_model(model, opener, faults)
     return Opened(folded.model, format, opener, faults, folded.layout, folded.probes)

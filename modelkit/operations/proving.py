@@ -67,7 +67,7 @@ def _check(written: Opened, planned: Tensor, there: dict[str, Tensor]) -> None:
     if found is None or (found.shape, found.encoding) != (planned.shape, planned.encoding):
         reads = f"{list(found.shape)} in {found.encoding.name}" if found is not None else "nothing"
         message = f"'{planned.name}' was written as {planned.encoding.name} and reads back as {reads}"
-        raise BrokenFile(f"{written.opener.title}: {message}", AGAIN, "differs-from-plan")
+        raise BrokenFile(f"{written.opener.title}: {message}", AGAIN)
 
 
 def _workers(prepared: Prepared, ways: list[Assignment]) -> int:

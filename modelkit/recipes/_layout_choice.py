@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from modelkit.encodings import find
+from modelkit.encodings import ENCODINGS, find
 from modelkit.encodings._codes import fits
 from modelkit.errors import BadRequest, Unsupported
 from modelkit.layouts import LAYOUTS
@@ -61,6 +61,10 @@ class LayoutChooser:
     def _moved(self, name: str, tensor: Tensor) -> tuple[Encoding, str]:
         """Codes as they are if the layout holds them, else what was asked for, which quantises again."""
         source = grouped(tensor.encoding)
+        if place_of(name, tensor) == "embedding" and "embedding" in self.layout.leaves:
+            scale = source.grid.scale.lower() if source is not None else "f16"
+            floats = ENCODINGS[scale if scale in ("bf16", "f32") else "f16"]
+            return floats, f"engines of {self.layout.title} look embeddings up as floats"
         if source is None:
             return self._made(name, tensor)[0], f"{tensor.encoding.name} has no groups of codes: it is quantised again"
         adopted = adopt(self.wanted, source.grid, tensor.shape)

@@ -62,6 +62,11 @@ class Assignment:
         return parts[0] == parts[1] and copies(self.source.encoding, self.target.encoding, self.steps)
 
     @property
+    def in_slabs(self) -> bool:
+        """It works on the parts of a layout, or on codes."""
+        return of_groups(self.source.encoding, self.target.encoding, self.steps) and not self.copies
+
+    @property
     def constants(self) -> Mapping[str, bytes]:
         """Parts of the target that no job writes: their bytes follow from the shape."""
         encoding = sliced(self.target.encoding)
@@ -97,7 +102,7 @@ class Job:
     @property
     def in_slabs(self) -> bool:
         """It works on a layout's parts, slab by slab of rows."""
-        return bool(layout_of(self.source) or layout_of(self.target)) and not self.copies
+        return of_groups(self.source, self.target, self.steps) and not self.copies
 
     @property
     def method(self) -> Method | None:
@@ -214,12 +219,19 @@ def repacking(source: Encoding, target: Encoding, steps: Sequence[Step] = ()) ->
     Between two ggml types there is no repacking: what `llama-quantize` makes of them is what is meant.
     """
     one, other = grouped(source), grouped(target)
-    if one is None or other is None or not (layout_of(source) or layout_of(target)):
+    if one is None or other is None or (source.ggml is not None and target.ggml is not None):
         return None
+    if one.grid.group == 0 and not layout_of(target) and target.ggml is None:
+        return None  # llama2.c cuts weights into groups without asking where a row ends
     if any(step.shift for step in steps) or (steps and other.grid.tile != 1):
         return None
     found = fits(one.grid, other.grid)
     return None if found == "NONE" else found
+
+
+def of_groups(source: Encoding, target: Encoding, steps: Sequence[Step] = ()) -> bool:
+    """Whether layouts or codes are at work, which are worked on in slabs of rows."""
+    return bool(layout_of(source) or layout_of(target)) or repacking(source, target, steps) is not None
 
 
 def fitted(encoding: Encoding) -> bool:

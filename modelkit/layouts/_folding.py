@@ -19,12 +19,6 @@ KEYS = ("quantization_config", "quantization", "compression_config")
 FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 """Files beside it that do the same: AutoGPTQ, AutoAWQ, ModelOpt."""
 
-TELLING = (
-    ".qweight", ".scales", ".weight_packed", ".weight_scale", ".weight_scale_inv", ".weight_scale_2", ".absmax",
-    ".SCB", ".W_q", "_blocks", "_scales", ".weight.scale",
-)  # fmt: skip
-"""Endings of arrays that only quantised layouts have."""
-
 BESIDE = re.compile(
     r".+\.(?:input_scale|input_global_scale|output_scale|input_zero_point|output_zero_point|k_scale|v_scale|q_scale"
     r"|weight_format)|.+\.(?:k|v)_proj\.output_scale"
@@ -49,11 +43,6 @@ def quantisation(config: Mapping[str, Any]) -> Settings:
             return found
     inner = config.get("text_config")
     return quantisation(inner) if isinstance(inner, dict) else {}
-
-
-def may_be_quantised(model: Model) -> bool:
-    """Whether names of arrays look like it: an ordinary model is not held against any layout."""
-    return any(tensor.name.endswith(TELLING) for tensor in model.tensors)
 
 
 def fold(model: Model, opener: Opener, settings: Settings, faults: Faults) -> Folded:

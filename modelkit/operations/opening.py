@@ -17,6 +17,12 @@ from modelkit.tensors import Model
 if TYPE_CHECKING:
     from modelkit.layouts._folding import Folded
 
+TELLING = (
+    ".qweight", ".scales", ".weight_packed", ".weight_scale", ".weight_scale_inv", ".weight_scale_2", ".absmax",
+    ".SCB", ".W_q", "_blocks", "_scales", ".weight.scale",
+)  # fmt: skip
+"""Endings of arrays that only quantised layouts have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -54,18 +60,21 @@ def read_model(opener: Disk, *, strict: bool = True, fold: bool = True) -> Opene
         raise BrokenFile(f"{opener.title}: its header cannot be read ({type(error).__name__})") from error
     if model is None:
         raise _first(faults, opener)
-    if not fold or format.dialect != "huggingface":
+    if not fold or format.dialect != "huggingface" or not may_be_quantised(model):
         return Opened(model, format, opener, faults)
     folded = folded_model(model, opener, faults)
     return Opened(folded.model, format, opener, faults, folded.layout, folded.probes)
 
 
+def may_be_quantised(model: Model) -> bool:
+    """Whether names of arrays look like it: an ordinary model is not held against any layout."""
+    return any(tensor.name.endswith(TELLING) for tensor in model.tensors)
+
+
 def folded_model(model: Model, opener: Opener, faults: Faults) -> Folded:
     """The arrays of a quantised layout as the weights that they mean; any other model as it is."""
-    from modelkit.layouts._folding import Folded, fold, may_be_quantised
+    from modelkit.layouts._folding import fold
 
-    if not may_be_quantised(model):
-        return Folded(model)
     return fold(model, opener, _settings(model, opener), faults)
 
 

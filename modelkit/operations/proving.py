@@ -47,14 +47,14 @@ def prove(prepared: Prepared) -> dict[int, Errors]:
         meter.add(ways[number].source.count)
         return found
 
-    changed = [number for number in numbers if not ways[number].copies]
+    changed = [number for number in numbers if ways[number].in_slabs]
     workers = _workers(prepared, [ways[number] for number in changed])
     found = side_by_side(changed, work, lambda number: ways[number].source.count, workers)
     return dict(zip(changed, found, strict=True))
 
 
 def _of_layouts(way: Assignment) -> bool:
-    return bool(layout_of(way.source.encoding) or layout_of(way.target.encoding))
+    return way.in_slabs or bool(layout_of(way.target.encoding))
 
 
 def _written(prepared: Prepared) -> Opened:

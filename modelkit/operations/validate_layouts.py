@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from modelkit.errors import ModelkitError
 from modelkit.faults import Fault, Faults
-from modelkit.operations.opening import folded_model
+from modelkit.operations.opening import folded_model, may_be_quantised
 from modelkit.rules._contract import Subject
 
 
@@ -15,7 +15,9 @@ def folding(subject: Subject, known: Collection[str]) -> Iterator[Fault]:
 
     Files that are damaged or absent are left alone: what they hold is not known.
     """
-    if subject.format.dialect != "huggingface" or subject.broken or subject.missing:
+    if subject.format.dialect != "huggingface" or not may_be_quantised(subject.model):
+        return
+    if subject.broken or subject.missing:
         return
     faults = Faults(strict=False)
     try:

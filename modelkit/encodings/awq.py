@@ -123,7 +123,7 @@ class Awq:
     def _unpacked(self, stored: Array, shape: Shape, rows: slice) -> Array:
         """uint8 [row, column]."""
         if self.version == "gemm":
-            return np.ascontiguousarray(_awq_packing.across(stored.reshape(shape[1], -1), rows).T)
+            return _awq_packing.across(stored.reshape(shape[1], -1), rows)
         if self.version == "gemv":
             return _bits.unpack(stored.reshape(shape[0], -1)[rows], 4, shape[1])
         return _awq_packing.tiles(stored, shape[1], rows)
@@ -133,7 +133,7 @@ class Awq:
         groups = groups_of(shape[1], self.group)
         scales = self._floats(parts[2], shape, rows, groups)
         if self.version == "gemm":
-            zeros = _awq_packing.across(parts[1].reshape(groups, -1), rows).T
+            zeros = _awq_packing.across(parts[1].reshape(groups, -1), rows)
         elif self.version == "gemv":
             zeros = _bits.unpack(parts[1].reshape(shape[0], -1)[rows], 4, groups)
         else:
@@ -155,12 +155,12 @@ class Awq:
 
     def place(self, codes: Codes, parts: Sequence[Array], shape: Shape, rows: slice) -> None:
         self._refuse_writing()
-        _awq_packing.put_across(codes.codes.T, parts[0].reshape(shape[1], -1), rows)
+        _awq_packing.put_across(codes.codes, parts[0].reshape(shape[1], -1), rows)
         groups = groups_of(shape[1], self.group)
         if codes.zeros is None:
-            zeros = np.full((groups, rows.stop - rows.start), MIDDLE, np.uint8)
+            zeros = np.full((rows.stop - rows.start, groups), MIDDLE, np.uint8)
         else:
-            zeros = _grouped.exact_zeros(codes.zeros, 4).T
+            zeros = _grouped.exact_zeros(codes.zeros, 4)
         _awq_packing.put_across(zeros, parts[1].reshape(groups, -1), rows)
         scales = parts[2].reshape(groups, shape[0], -1)
         scales[:, rows] = _grouped.exactly(codes.scales, self.scale).swapaxes(0, 1)

@@ -11,6 +11,7 @@
     nvfp4   e2m1      u8: e4m3          16       value = code * scale, no biases
     mxfp8   e4m3      u8: 2**(u8-127)   32
 
+A weight whose biases all are -2**(bits - 1) * scale is a symmetric one ("middle"): other layouts hold its codes too.
 Its own arithmetic rounds twice, after the product and after the sum, in the dtype of the scales; the values here
 are the real ones, rounded once. Written are 2, 3, 4, 5, 6 and 8 bits; 1 bit is read.
 """
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from modelkit.encodings import _bits, _codes, _grouped, _mlx_floats
 from modelkit.encodings._grouped import groups_of, matrix, stem
 from modelkit.encodings._parameters import BITS, GROUP, METHOD, SCALES, Parameter, configured, named
-from modelkit.errors import BadRequest, Unsupported
+from modelkit.errors import BadRequest, BrokenFile, Unsupported
 from modelkit.lazy import np
 from modelkit.tensors import Codes, Grid, Part
 
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 Mode = Literal["affine", "mxfp4", "nvfp4", "mxfp8"]
 WIDTHS = (2, 3, 4, 5, 6, 8)
 GROUPS = (128, 64, 32)
-TABLE = (BITS, GROUP, Parameter("scale", "scale", SCALES), METHOD)
+SYMMETRIC: Mapping[str, str] = {"no": "float", "yes": "middle"}
+TABLE = (BITS, GROUP, Parameter("scale", "scale", SCALES), Parameter("symmetric", "offset", SYMMETRIC), METHOD)
 FLOATS: Mapping[str, tuple[Number, int, int, str]] = {
     "mxfp4": ("e2m1", 4, 32, "E8M0"),
     "nvfp4": ("e2m1", 4, 16, "F8_E4M3"),
@@ -52,6 +54,7 @@ class Mlx:
     group: int = 64
     scale: str = "F16"
     mode: Mode = "affine"
+    offset: Literal["float", "middle"] = "float"
     method: Method = field(default="mse", compare=False)
     kind: ClassVar[Kind] = "quantised"
     ggml: ClassVar[int | None] = None
@@ -72,7 +75,7 @@ class Mlx:
     def grid(self) -> Grid:
         if self.mode in FLOATS:
             return Grid(self.bits, self.group, self.scale, number=FLOATS[self.mode][0])
-        return Grid(self.bits, self.group, self.scale, "float")
+        return Grid(self.bits, self.group, self.scale, self.offset)
 
     def configured(self, words: Mapping[str, str]) -> Mlx:
         """Raises BadRequest for parameters that there are none of, or that a mode does not leave open."""
@@ -146,6 +149,9 @@ class Mlx:
         ]
         scales, biases = (*(one.reshape(-1, groups) for one in found), None)[:2]
         assert scales is not None  # noqa: S101 - every mode has them
+        if self.offset == "middle" and biases is not None:
+            _refuse_other_biases(scales, biases, -(2 ** (self.bits - 1)))
+            biases = None
         return Codes(self.grid, np.empty((rows.stop - rows.start, 0), np.uint8), scales, biases=biases)
 
     @property
@@ -163,8 +169,10 @@ class Mlx:
 
     def put_figures(self, codes: Codes, parts: Sequence[Array], shape: Shape, rows: slice) -> None:
         """Scales and biases of these rows into their place."""
-        for part, figures, what in zip(parts[1:], (codes.scales, codes.biases), ("scale", "bias"), strict=False):
-            assert figures is not None  # noqa: S101 - the grid has biases
+        biases = codes.biases
+        if biases is None:
+            biases = codes.scales * np.float32(-(2 ** (self.bits - 1)))
+        for part, figures, what in zip(parts[1:], (codes.scales, biases), ("scale", "bias"), strict=False):
             stored = _grouped.exactly(figures, self._stored, what)
             part.reshape(matrix(shape)[0], -1)[rows] = stored.reshape(len(stored), -1)
 
@@ -184,12 +192,22 @@ class Mlx:
             return wrong
         group = next((size for size in GROUPS if (grid.group or shape[-1]) % size == 0), grid.group)
         scale = grid.scale if grid.scale in SCALES.values() else "F32"
-        made = Mlx(grid.bits, group, scale, method=self.method)
+        offset: Literal["float", "middle"] = "middle" if grid.offset == "middle" else "float"
+        made = Mlx(grid.bits, group, scale, offset=offset, method=self.method)
         return made.misfit(shape) or made
 
     def _refuse_writing(self) -> None:
         if self.bits not in WIDTHS:
             raise Unsupported(f"{self.name} can be read but not written", "MLX is written with 2, 3, 4, 5, 6 or 8 bits")
+
+
+def _refuse_other_biases(scales: F32, biases: F32, middle: int) -> None:
+    other = biases != scales * np.float32(middle)
+    if other.any():
+        message = (
+            f"a bias is {biases[other][0]:g} where those before it are {middle} times their scale, {scales[other][0]:g}"
+        )
+        raise BrokenFile(message, "fetch the file again", rule="quantization-mismatch")
 
 
 def _meaning(grid: Grid) -> tuple[Number, int, int, str]:

@@ -130,6 +130,8 @@ def _what_is_wrong(said: Mapping[str, Any], kind: Any, state: str, *, nested: bo
         return f"says blocksize {said.get('blocksize')}, nested {said.get('nested_blocksize')}; whole numbers expected"
     if not shape or len(shape) > MOST_AXES or min(shape) < 1:
         return f"says shape {str(said.get('shape'))[:80]}; a few whole numbers above 0 expected"
+    if nested and "nested_offset" not in said:
+        return "has nested scales, but says no nested_offset"
     return None if isfinite(offset) else f"says nested_offset {str(said.get('nested_offset'))[:40]}; a number expected"
 
 

@@ -7,7 +7,9 @@ Settings: config.json has "quantization" {group_size, bits, mode?, "<module>": {
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from modelkit.encodings.mlx import FLOATS, Mlx
@@ -16,6 +18,8 @@ from modelkit.layouts import _stored as stored
 from modelkit.layouts._contract import Arrays, QuantisedLayout, Settings
 from modelkit.tensors import Tensor
 
+HEAD = 2048
+"""Bytes of scales and of biases that are compared."""
 READ = (1, 2, 3, 4, 5, 6, 8)
 
 
@@ -50,7 +54,27 @@ def _weight(arrays: Arrays, module: str, settings: Settings, faults: Faults) -> 
         told = f"is {list(shape)}, which is no matrix of {encoding.bits} bits in groups of {encoding.group}"
         stored.mismatch(arrays, name, told, faults)
         return None
-    return stored.weight(arrays, name, (*shape[:-1], columns), encoding, faults)
+    made = stored.weight(arrays, name, (*shape[:-1], columns), encoding, faults)
+    if made is not None and encoding.mode == "affine" and _is_symmetric(arrays, made, encoding):
+        return replace(made, encoding=replace(encoding, offset="middle"))
+    return made
+
+
+def _is_symmetric(arrays: Arrays, tensor: Tensor, encoding: Mlx) -> bool:
+    """Whether the first biases all are -2**(bits - 1) * scale, which floats that were quantised here never give.
+
+    The others are checked when they are read.
+    """
+    scales, biases = (_figures(arrays.read(part.name, HEAD), part.dtype) for part in tensor.parts[1:])
+    middle = -(2 ** (encoding.bits - 1))
+    return all(scale * middle == bias for scale, bias in zip(scales, biases, strict=True))
+
+
+def _figures(data: bytes, dtype: str) -> Iterator[float]:
+    """Stored floats without numpy: headers are read without it."""
+    if dtype == "BF16":
+        return (struct.unpack("<f", b"\0\0" + data[at : at + 2])[0] for at in range(0, len(data), 2))
+    return iter(struct.unpack(f"<{len(data) // (2 if dtype == 'F16' else 4)}{'e' if dtype == 'F16' else 'f'}", data))
 
 
 def _encoding(arrays: Arrays, module: str, settings: Settings, faults: Faults) -> Mlx | None:

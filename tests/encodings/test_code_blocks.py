@@ -64,12 +64,12 @@ def test_any_bytes_come_back(name, seed, rows) -> None:
     [
         ("q4_0", Gptq(4, 32)),
         ("q8_0", Gptq(8, 32)),
-        ("q4_0", Mlx(4, 32)),
+        ("q4_0", Mlx(4, 32, offset="middle")),
         ("q4_1", Mlx(4, 32)),
-        ("q5_0", Mlx(5, 32)),
+        ("q5_0", Mlx(5, 32, offset="middle")),
         ("q5_1", Mlx(5, 32)),
-        ("q8_0", Mlx(8, 32)),
-        ("llama2c:group=32", Mlx(8, 32, "F32")),
+        ("q8_0", Mlx(8, 32, offset="middle")),
+        ("llama2c:group=32", Mlx(8, 32, "F32", offset="middle")),
     ],
 )
 def test_the_lossless_pairs_go_over_and_keep_every_value(name, other) -> None:
@@ -89,7 +89,7 @@ def test_the_lossless_pairs_go_over_and_keep_every_value(name, other) -> None:
 def test_wide_groups_repeat_their_scale(source) -> None:
     weights = np.random.default_rng(0).standard_normal((32, 256), dtype=np.float32)
     parts = [np.frombuffer(part.tobytes(), np.uint8) for part in source.pack(weights)]
-    target = ENCODINGS["q4_1" if isinstance(source, Mlx) else "q4_0"]
+    target = ENCODINGS["q4_0" if source.grid.offset == "middle" else "q4_1"]
     assert target.adopt(source.grid, (32, 256)) == target
     there = refit(source.codes(parts, (32, 256), slice(0, 32)), target.grid, (32, 256))
     assert np.array_equal(target.unpack(placed(target, there, (32, 256)), (32, 256)), source.unpack(parts, (32, 256)))

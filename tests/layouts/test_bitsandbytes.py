@@ -157,6 +157,13 @@ def test_an_offset_is_a_number(tmp_path, offset) -> None:
         folded("bitsandbytes", saved(tmp_path, made), CONFIG)
 
 
+def test_nested_scales_need_their_offset(tmp_path) -> None:
+    made, _ = stored(nested=2)
+    made |= said(nested_blocksize=2)
+    with pytest.raises(BrokenFile, match="says no nested_offset"):
+        folded("bitsandbytes", saved(tmp_path, made), CONFIG)
+
+
 def test_names() -> None:
     for one in (Bitsandbytes(), Bitsandbytes("fp4", 128, 256), Bitsandbytes("int8")):
         assert find(one.name) == one

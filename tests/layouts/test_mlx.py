@@ -99,6 +99,36 @@ def test_every_width_is_read_rounded_once(tmp_path, bits, scale) -> None:
             tensor.encoding.pack(real)
 
 
+@pytest.mark.parametrize("scale", ["F16", "BF16", "F32"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_biases_in_the_middle_make_a_symmetric_weight(tmp_path, scale, bits) -> None:
+    """The first of them are looked at when the file is opened, all of them when they are read."""
+    made, _ = stored(bits, scale, (64, 1536))
+    made["m.biases"] = (made["m.scales"].astype(np.float32) * -(2 ** (bits - 1))).astype(FLOATS[scale])
+    arrays = saved(tmp_path, made)
+    (tensor,), _ = folded("mlx", arrays, config(bits=bits))
+    assert tensor.encoding == Mlx(bits, GROUP, scale, offset="middle")
+    found, parts = values(arrays, tensor), parts_of(arrays, tensor)
+    assert np.array_equal(found, Mlx(bits, GROUP, scale).unpack(parts, tensor.shape))
+    assert copied(tensor.encoding, parts, tensor.shape) == [part.tobytes() for part in parts]
+    assert Gptq().adopt(tensor.encoding.grid, tensor.shape) == Gptq(bits, GROUP)
+    made["m.biases"][-1, -1] *= 2
+    arrays = saved(tmp_path, made)
+    with pytest.raises(BrokenFile, match="a bias is"):
+        values(arrays, tensor)
+    made["m.biases"][0, 3] *= 2
+    (tensor,), _ = folded("mlx", saved(tmp_path, made), config(bits=bits))
+    assert tensor.encoding.offset == "float"
+
+
+def test_symmetric_weights_are_made_from_floats_too() -> None:
+    encoding = find("mlx:symmetric=yes,method=rtn")
+    weights = np.random.default_rng(0).standard_normal((8, 128)).astype(np.float32)
+    parts = [np.frombuffer(part.tobytes(), np.uint8) for part in encoding.pack(weights)]
+    assert np.array_equal(encoding.unpack(parts, (8, 128)), Mlx().unpack(parts, (8, 128)))
+    assert np.abs(encoding.unpack(parts, (8, 128)) - weights).max() < 0.5
+
+
 def test_stacked_experts_are_one_weight(tmp_path) -> None:
     made, real = stored(3, shape=(4, 10, 64))
     arrays = saved(tmp_path, made)
@@ -210,10 +240,16 @@ def test_nvfp4_has_no_scale_for_what_is_too_large() -> None:
 
 def test_names_are_words_that_mean_the_same_encoding() -> None:
     assert find("mlx") == Mlx()
-    for one in (Mlx(3, 128, "BF16"), Mlx(method="rtn"), Mlx.of_mode("mxfp8"), Mlx.of_mode("nvfp4")):
+    for one in (
+        Mlx(3, 128, "BF16"),
+        Mlx(method="rtn"),
+        Mlx(offset="middle"),
+        Mlx.of_mode("mxfp8"),
+        Mlx.of_mode("nvfp4"),
+    ):
         assert find(one.name) == one
     assert find("mlx:mode=affine,bits=8") == Mlx(8)
-    for wrong in ("mlx:mode=mxfp4,bits=8", "mlx:mode=q", "mlx:symmetric=no", "mlx:scale=f8"):
+    for wrong in ("mlx:mode=mxfp4,bits=8", "mlx:mode=q", "mlx:symmetric=maybe", "mlx:scale=f8"):
         with pytest.raises(BadRequest):
             find(wrong)
 
@@ -221,9 +257,10 @@ def test_names_are_words_that_mean_the_same_encoding() -> None:
 @pytest.mark.parametrize(
     ("grid", "shape", "answer"),
     [
-        (Gptq(4, 128).grid, (64, 256), Mlx(4, 128)),
-        (Gptq(4, 0, "BF16").grid, (64, 192), Mlx(4, 64, "BF16")),
-        (Gptq(8, 256).grid, (64, 256), Mlx(8, 128)),
+        (Gptq(4, 128).grid, (64, 256), Mlx(4, 128, offset="middle")),
+        (Gptq(4, 0, "BF16").grid, (64, 192), Mlx(4, 64, "BF16", offset="middle")),
+        (Gptq(4, 64, offset="integer").grid, (64, 192), Mlx(4, 64)),
+        (Gptq(8, 256).grid, (64, 256), Mlx(8, 128, offset="middle")),
         (Grid(5, 32, "F16", "float"), (64, 256), Mlx(5, 32)),
         (Grid(7, 32, "F16"), (64, 256), "not 7"),
         (Grid(4, 16, "F16"), (64, 256), "32, 64 or 128"),

@@ -216,7 +216,7 @@ def repacking(source: Encoding, target: Encoding, steps: Sequence[Step] = ()) ->
     one, other = grouped(source), grouped(target)
     if one is None or other is None or not (layout_of(source) or layout_of(target)):
         return None
-    if any(step.shift for step in steps) or (steps and one.grid.tile != 1):
+    if any(step.shift for step in steps) or (steps and other.grid.tile != 1):
         return None
     found = fits(one.grid, other.grid)
     return None if found == "NONE" else found

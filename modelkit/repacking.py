@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from modelkit.encodings._codes import moves_beyond, refit
 from modelkit.encodings._fitting import fit
+from modelkit.encodings._refitting import moves_beyond, refit
 from modelkit.errors import BadValue
 from modelkit.lazy import np
 from modelkit.plan import Job, fitted, repacking
@@ -35,7 +35,7 @@ class Door:
 
 
 def repack(job: Job, door: Door) -> bool:
-    """Do it; whether a weight moved by more than the precision of its scale.
+    """Do it; whether codes had to be found anew, because a weight would move by more than the precision of its scale.
 
     Raises BadValue with the index of a value within the tensor.
     """
@@ -45,9 +45,10 @@ def repack(job: Job, door: Door) -> bool:
     for first, count in _slabs(job):
         try:
             if job.repacks:
-                beyond |= _codes(job, source, target, first, count)
-            else:
-                _values(job, source, target, door.weights, first, count)
+                if _codes(job, source, target, first, count):
+                    continue
+                beyond = True
+            _values(job, source, target, door.weights, first, count)
         except BadValue as error:
             index = job.first + first * job.shape[-1] + error.index
             raise BadValue(error.message, error.fix, index=index, tensor=job.tensor) from None
@@ -62,6 +63,7 @@ def _slabs(job: Job) -> Iterator[tuple[int, int]]:
 
 
 def _codes(job: Job, source: Runs, target: Placing, first: int, count: int) -> bool:
+    """Repack a slab; False, and nothing done, where a weight would move by more than rounding explains."""
     found = source.codes(first, count)
     for step in job.steps:
         found = _stepped(found, step.apply)
@@ -74,9 +76,10 @@ def _codes(job: Job, source: Runs, target: Placing, first: int, count: int) -> b
         group = found.grid.group or shape[1]
         row, place = divmod(error.index, max(found.scales.shape[1], 1))
         raise BadValue(error.message, error.fix, index=row * shape[1] + place * group) from None
+    if repacking(job.source, job.target, job.steps) != "EXACT" and moves_beyond(found, fitting):
+        return False
     target.codes(fitting, first)
-    exact = repacking(job.source, job.target, job.steps) == "EXACT"
-    return not exact and moves_beyond(found, fitting)
+    return True
 
 
 def _stepped(codes: Codes, apply: Callable[[Array], Array]) -> Codes:

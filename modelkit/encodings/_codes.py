@@ -1,4 +1,4 @@
-"""Codes of grouped encodings: their real values, and how one grid's codes become another's without floats.
+"""Codes of grouped encodings: their real values, and which grids they go over into.
 
 Everything that int8/int4 layouts share beyond packing. A layout's file says how its bytes become Codes and back.
 """
@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modelkit.encodings._slabs import out_of_range, slabs
-from modelkit.errors import BadValue, Unsupported
 from modelkit.lazy import ml_dtypes, np
 from modelkit.tensors import Codes, Grid
 
@@ -27,19 +26,18 @@ MANTISSA = {"F16": 11, "BF16": 8, "F32": 24}
 def fits(source: Grid, target: Grid) -> Fit:
     """What repacking can do at worst, known without data.
 
-    EXACT; ROUNDED (a scale or bias may be rounded to its dtype); DATA (a float bias goes into an integer zero:
-    whether that moves weights by more than rounding does, only data tells); NONE (codes do not go over).
+    EXACT; ROUNDED (a scale or bias may be rounded to its dtype); DATA (a float bias goes into an integer zero, or any
+    zero into the middle: whether that moves weights by more than rounding does, only data tells); NONE (codes do not
+    go over).
     """
     if source.number != target.number or source.mapped > target.mapped or target.bits < source.bits:
         return "NONE"
-    if source.tile != target.tile or not _divides(source.group, target.group):
+    if target.tile not in (1, source.tile) or not _divides(source.group, target.group):
         return "NONE"
     if source.number != "integer":
         return _floats_fit(source, target)
-    if source.offset == "integer" and target.offset == "middle":
-        return "NONE"
-    if source.offset == "float" and target.offset != "float":
-        return "DATA" if target.offset == "integer" else "NONE"
+    if source.offset != target.offset and (source.offset == "float" or target.offset == "middle"):
+        return "DATA"
     if not holds_scale(target.scale, source.scale):
         return "ROUNDED"
     if source.offset == "integer" and target.offset == "float":  # bias = -zero * scale, a longer product
@@ -76,11 +74,11 @@ def values(codes: Codes) -> F32:
     rows, columns = codes.codes.shape
     found: F32 = np.empty((rows, columns), np.float32)
     for run in slabs(rows, columns):
-        found[run] = _of_integers(_rows(codes, run))
+        found[run] = _of_integers(rows_of(codes, run))
     return found
 
 
-def _rows(codes: Codes, run: slice) -> Codes:
+def rows_of(codes: Codes, run: slice) -> Codes:
     zeros = None if codes.zeros is None else codes.zeros[run]
     biases = None if codes.biases is None else codes.biases[run]
     return replace(codes, codes=codes.codes[run], scales=codes.scales[run], zeros=zeros, biases=biases)
@@ -118,7 +116,7 @@ def _of_small_floats(codes: Codes) -> F32:
     found: F32 = np.empty(codes.codes.shape, np.float32)
     with np.errstate(all="ignore"):
         for run in slabs(*codes.codes.shape):
-            part = _rows(codes, run)
+            part = rows_of(codes, run)
             scales = spread(part.scales, part, found.shape[1])
             if codes.grid.overall == "none":
                 np.multiply(table[part.codes], scales, out=found[run])
@@ -137,78 +135,6 @@ def small_floats(number: str) -> F32:
     return found
 
 
-def refit(codes: Codes, target: Grid, shape: tuple[int, int]) -> Codes:
-    """The same weights as codes of another grid; `fits` said that it can be done. `shape` is that of the run.
-
-    Raises BadValue where a scale or a bias overflows the target's dtype; Unsupported for grids that do not go over.
-    """
-    source = codes.grid
-    if fits(source, target) == "NONE":
-        raise Unsupported(f"codes of {source} do not go over into {target}")
-    if source.number != "integer":
-        return _refit_floats(codes, target, shape[1])
-    found, zeros, biases, scales = codes.codes, codes.zeros, codes.biases, codes.scales
-    if biases is not None and target.offset == "integer":
-        found, scales, zeros = _with_integer_zeros(codes)
-        biases = None
-    elif biases is None:
-        shift = 2 ** (target.bits - 1) - 2 ** (source.bits - 1)
-        if zeros is None and target.offset == "middle" and shift:
-            found = found + np.uint8(shift)
-        elif zeros is None and target.offset == "integer":
-            zeros = np.full(scales.shape, 2 ** (source.bits - 1), np.int16)
-        elif target.offset == "float":
-            whole = np.float32(2 ** (source.bits - 1)) if zeros is None else zeros.astype(np.float32)
-            biases, zeros = rounded(-whole.astype(np.float64) * scales, target.scale, "bias"), None
-    scales = rounded(scales, target.scale, "scale")
-    made = [None if one is None else regrouped(one, codes, target, shape[1]) for one in (scales, zeros, biases)]
-    return Codes(target, found, made[0], made[1], made[2], codes.groups if target.mapped else None)  # type: ignore[arg-type]
-
-
-def _refit_floats(codes: Codes, target: Grid, columns: int) -> Codes:
-    scales = (
-        codes.scales if holds_scale(target.scale, codes.grid.scale) else rounded(codes.scales, target.scale, "scale")
-    )
-    scales = regrouped(scales, codes, target, columns)
-    factor, divisor = codes.factor, codes.divisor
-    if codes.grid.overall not in ("none", target.overall):
-        with np.errstate(all="ignore"):
-            factor, divisor = float(np.float32(factor / divisor)), float(np.float32(divisor / factor))
-        turned = divisor if target.overall == "divisor" else factor
-        if turned == 0 or not np.isfinite(turned):
-            raise BadValue(
-                f"a scale of the whole tensor, {codes.factor / codes.divisor:g}, has no float32 for its inverse"
-            )
-        factor, divisor = (1.0, divisor) if target.overall == "divisor" else (factor, 1.0)
-    return replace(codes, grid=target, scales=scales, factor=factor, divisor=divisor)
-
-
-def _with_integer_zeros(codes: Codes) -> tuple[Array, F32, Array]:
-    """Float biases into the nearest zeros; where a scale is negative, codes are turned round: q -> top - q.
-
-    Zeros that would leave the codes' range stay at its end; whoever asks measures what that moves.
-    """
-    assert codes.biases is not None  # noqa: S101 - the caller looked
-    top = 2**codes.grid.bits - 1
-    turned = codes.scales < 0
-    scales = np.abs(codes.scales)
-    biases = np.where(turned, codes.biases + top * codes.scales.astype(np.float64), codes.biases)
-    with np.errstate(all="ignore"):
-        zeros = np.rint(-biases / np.where(scales == 0, np.inf, scales))
-    zeros = np.clip(np.nan_to_num(zeros), 0, top).astype(np.int16)
-    which = spread(turned, codes, codes.codes.shape[1])
-    return np.where(which, top - codes.codes, codes.codes).astype(np.uint8), scales.astype(np.float32), zeros
-
-
-def regrouped(of_groups: Array, codes: Codes, target: Grid, columns: int) -> Array:
-    """Figures of groups repeated for smaller groups: [row, group] -> [row, smaller group]."""
-    source = codes.grid.group or columns
-    wanted = target.group or columns
-    if source == wanted or codes.groups is not None:
-        return of_groups
-    return np.repeat(of_groups, source // wanted, axis=1)[:, : -(-columns // wanted)]  # the last group may be short
-
-
 def rounded(figures: Array, dtype: str, what: str) -> F32:
     """float32 figures rounded once to a smaller float's values. Raises BadValue where one becomes infinite."""
     names = {"F16": "float16", "F32": "float32"}
@@ -219,24 +145,3 @@ def rounded(figures: Array, dtype: str, what: str) -> F32:
     if beyond.any():
         raise out_of_range(np.asarray(figures, np.float32), beyond, f"a {what} too large for {dtype}")
     return made
-
-
-def moves_beyond(source: Codes, target: Codes) -> bool:
-    """Whether repacking moved a weight by more than the precision of the scales' dtype.
-
-    That precision is half a unit in the last place of what the group reaches: of its bias and of its longest product.
-    """
-    if source.grid.number != "integer":
-        return False
-    unit = 1.01 * 2.0 ** -min(MANTISSA[source.grid.scale], MANTISSA[target.grid.scale])
-    count = source.codes.shape[1]
-    reach = np.abs(source.scales).astype(np.float64) * (2**source.grid.bits - 1)
-    if source.biases is not None:
-        reach += np.abs(source.biases)
-    for run in slabs(*source.codes.shape):
-        old, new = _rows(source, run), _rows(target, run)
-        were = values(old)
-        moved = np.abs(values(new).astype(np.float64) - were) - 2.0**-23 * np.abs(were)  # both are rounded to float32
-        if (moved > unit * spread(reach[run], old, count)).any():
-            return True
-    return False

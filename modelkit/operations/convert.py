@@ -93,7 +93,7 @@ def prepare(request: Request) -> Prepared:
     destination = Destination(request.destination)
     _refuse_empty(opened, made)
     refuse_readings(made.ways)
-    made.ways, samples = probed(opened, made.ways)
+    made.ways, samples = probed(opened, made.ways, symmetric="symmetric=" not in (request.to or ""))
     facts = metadata(opened, known, target, made, request.tokenizer)
     if choice.recipe is not None and choice.recipe.file_type is not None and target.dialect == "gguf":
         facts["general.file_type"] = choice.recipe.file_type

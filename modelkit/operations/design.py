@@ -260,6 +260,7 @@ def refuse_requantising(ways: list[Assignment], *, allowed: bool) -> None:
         first = found[0]
         message = (
             f"{len(found)} quantised tensors would be quantised again "
-            f"(REQUANTISED: '{first.source.name}' {first.source.encoding.name} -> {first.target.encoding.name})"
+            f"(REQUANTISED: '{first.source.name}' {first.source.encoding.name} -> {first.target.encoding.name}"
+            f"{': ' + first.why if first.why else ''})"
         )
         raise Refused(message, "convert from the unquantised model, or accept the loss with --allow-requantize")

@@ -6,23 +6,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from modelkit.encodings._codes import moves_beyond, refit
+from modelkit.encodings._codes import fits
+from modelkit.encodings._refitting import moves_beyond, refit
 from modelkit.errors import BadValue, Refused, Unsupported
 from modelkit.layouts import LAYOUTS
+from modelkit.layouts._contract import LARGEST_PROBE
 from modelkit.layouts._folding import FILES, KEYS, leftover
 from modelkit.lazy import np
 from modelkit.operations.opening import Opened
 from modelkit.plan import Assignment, repacking
+from modelkit.recipes import adopt
 from modelkit.runs import Runs, grouped, layout_of, lies_across, matrix
-from modelkit.tensors import Span, Tensor
+from modelkit.tensors import Codes, Encoding, Span, Tensor
 
 if TYPE_CHECKING:
     from modelkit.tensors import Array
 
-PROBED = 8
-"""Weights of which a sample is repacked before anything is written."""
+SAMPLE = 1 << 16
+"""Values of a weight that are repacked before anything is written, where only data tell what that does."""
 
-SAMPLE = 1 << 16  # values of such a sample
 EMBEDDING, HEAD = "embed_tokens.weight", "lm_head.weight"
 
 
@@ -49,38 +51,60 @@ def is_left_out(tensor: Tensor, notes: list[str]) -> bool:
     return True
 
 
-def probed(opened: Opened, ways: Sequence[Assignment]) -> tuple[list[Assignment], list[str]]:
+def probed(opened: Opened, ways: Sequence[Assignment], *, symmetric: bool) -> tuple[list[Assignment], list[str]]:
     """The same ways with what samples of the data make likely, and the names of the arrays that were read.
 
-    A float bias that goes into an integer zero moves weights by rounding alone where the model was made with such
-    zeros, and by up to half a step where it was not: a few rows tell the two apart.
+    A zero that is stored as a float, or for each group, may be a whole number or the middle of the codes all the
+    same: a few rows tell. `symmetric`: such a weight may be written with its zero in the middle. What a sample does
+    not tell is refused while the conversion runs.
     """
-    open_ways = [way for way in ways if repacking(way.source.encoding, way.target.encoding, way.steps) == "DATA"]
-    read = [way for way in open_ways if not lies_across(way.source.encoding, way.source.shape)][:PROBED]
-    if not read or any(_moves(opened, way) for way in read):
-        return list(ways), [part.name for way in read for part in way.source.parts]
-    likely = {way.source.name for way in open_ways}
-    told = [replace(way, probed="ROUNDED") if way.source.name in likely else way for way in ways]
-    return told, [part.name for way in read for part in way.source.parts]
+    found, read = [], []
+    for way in ways:
+        if repacking(way.source.encoding, way.target.encoding, way.steps) == "DATA" and _is_small(way.source):
+            read += [part.name for part in way.source.parts]
+            way = _sampled(opened, way, symmetric=symmetric)
+        found.append(way)
+    return found, read
 
 
-def _moves(opened: Opened, way: Assignment) -> bool:
-    """Whether the first rows of a weight move by more than the precision of their scales."""
+def _is_small(tensor: Tensor) -> bool:
+    """Whether a sample can be read without reading much."""
+    return not lies_across(tensor.encoding, tensor.shape) or tensor.size <= LARGEST_PROBE
 
+
+def _sampled(opened: Opened, way: Assignment, *, symmetric: bool) -> Assignment:
+    codes = _first_rows(opened, way.source)
+    target = grouped(way.target.encoding)
+    assert target is not None  # noqa: S101 - the way repacks
+    if symmetric and target.grid.offset == "integer":
+        plain = adopt(way.target.encoding, replace(target.grid, offset="middle"), way.target.shape)
+        if not isinstance(plain, str) and _holds(codes, plain):
+            name, shape = way.target.name, way.target.shape
+            way = replace(way, target=Tensor(name, shape, plain, plain.parts(name, shape)))
+            return replace(way, probed="ROUNDED", why="its zeros lie in the middle")
+    return replace(way, probed="ROUNDED") if _holds(codes, way.target.encoding) else way
+
+
+def _holds(codes: Codes, target: Encoding) -> bool:
+    """Whether these weights go over and move by no more than the precision of their scales."""
+    encoding = grouped(target)
+    if encoding is None or fits(codes.grid, encoding.grid) == "NONE":
+        return False
+    shape = (len(codes.codes), codes.codes.shape[1])
+    try:
+        return not moves_beyond(codes, refit(codes, encoding.grid, shape))
+    except BadValue:
+        return False  # the conversion itself will say where
+
+
+def _first_rows(opened: Opened, tensor: Tensor) -> Codes:
     def read(span: Span) -> Array:
         return np.frombuffer(opened.opener.open(span.file).read(span.start, span.size), np.uint8)
 
-    tensor, target = way.source, grouped(way.target.encoding)
     rows, columns = matrix(tensor.shape)
     spans = tensor.cut(opened.model.spans, 0, tensor.count)
     runs = Runs(tensor.encoding, tensor.shape, spans, [part.whole for part in tensor.parts], read)
-    count = min(max(SAMPLE // columns // runs.together, 1) * runs.together, rows)
-    assert target is not None  # noqa: S101 - the way repacks
-    codes = runs.codes(0, count)
-    try:
-        return moves_beyond(codes, refit(codes, target.grid, (count, columns)))
-    except BadValue:
-        return True  # the conversion itself will say where
+    return runs.codes(0, min(max(SAMPLE // columns // runs.together, 1) * runs.together, rows))
 
 
 def refuse_readings(ways: Iterable[Assignment]) -> None:

@@ -7,6 +7,7 @@ before anything gets its final name, so that what does not read back as planned 
 from __future__ import annotations
 
 import os
+from math import lcm
 from typing import TYPE_CHECKING
 
 from modelkit.errors import BrokenFile
@@ -42,7 +43,7 @@ def prove(prepared: Prepared) -> dict[int, Errors]:
         _check(written, ways[number].target, there)
 
     def work(number: int, meter: Meter) -> Errors:
-        found = _compare(prepared.opened, written, ways[number], there)
+        found = _compare(prepared, written, ways[number], there[ways[number].target.name])
         meter.add(ways[number].source.count)
         return found
 
@@ -77,12 +78,11 @@ def _workers(prepared: Prepared, ways: list[Assignment]) -> int:
     return max(1, min(wanted, prepared.request.memory // max(largest, 1)))
 
 
-def _compare(source: Opened, written: Opened, way: Assignment, there: dict[str, Tensor]) -> Errors:
-    one, other = _runs(source, way.source), _runs(written, there[way.target.name])
+def _compare(prepared: Prepared, written: Opened, way: Assignment, target: Tensor) -> Errors:
+    """The differences; raises BrokenFile for more than was expected of this way."""
+    one, other = _runs(prepared.opened, way.source), _runs(written, target)
     rows, columns = matrix(way.source.shape)
-    unit = 1
-    for step in way.steps:
-        unit = max(unit, step.rows)
+    unit = lcm(*(step.rows for step in way.steps))
     count = max(SLAB // max(columns, 1) // unit, 1) * unit
     largest, squared, total = 0.0, 0.0, 0.0
     for first in range(0, rows, count):
@@ -91,6 +91,9 @@ def _compare(source: Opened, written: Opened, way: Assignment, there: dict[str, 
             values = step.apply(values)
         found = difference(values, other.values(first, len(values)))
         largest, squared, total = max(largest, found[0]), squared + found[1], total + found[2]
+    if largest and way.expectation == "EXACT":
+        message = f"'{way.target.name}' should be the same and reads back {largest:g} off"
+        raise BrokenFile(f"{written.opener.title}: {message}", AGAIN)
     return largest, squared, total
 
 

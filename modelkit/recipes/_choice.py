@@ -173,8 +173,17 @@ def _find(name: str) -> Encoding:
         raise BadRequest(error.message, fix) from None
 
 
+def _is_name(text: str) -> bool:
+    """Whether an encoding or a recipe is called so, parameters aside."""
+    name = text.lower().removeprefix("pure:").partition(":")[0].replace("-", "_")
+    return name in ENCODINGS or name in _recipe.names()
+
+
 def _keep(words: str) -> tuple[re.Pattern[str], Encoding]:
-    text, _, name = words.rpartition("=")
+    places = [at for at, sign in enumerate(words) if sign == "="]
+    named = [at for at in reversed(places) if _is_name(words[at + 1 :])]  # parameters have signs of their own
+    at = (named or places[-1:] or [len(words)])[0]
+    text, name = words[:at], words[at + 1 :]
     if not text or not name:
         raise BadRequest(f"--keep {words}: PATTERN=NAME expected", "write it like --keep attn_v=q8_0")
     return _recipe.pattern(text, "--keep"), _single(name)

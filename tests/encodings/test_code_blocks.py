@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelkit.encodings import ENCODINGS, find
-from modelkit.encodings._codes import fits, refit, values
+from modelkit.encodings._codes import fits, values
+from modelkit.encodings._refitting import refit
 from modelkit.encodings.gptq import Gptq
 from modelkit.encodings.mlx import Mlx
 from modelkit.errors import BadValue

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layout_cases import run_of
 
-from modelkit.encodings import ENCODINGS, _codes, find
+from modelkit.encodings import ENCODINGS, _codes, _refitting, find
 from modelkit.encodings._ct_integers import Integers
 from modelkit.encodings._small_floats import SmallFloats
 from modelkit.errors import BadRequest, BadValue, BrokenFile, Unsupported
@@ -234,21 +234,21 @@ def test_a_factor_becomes_a_divisor_rounded_once():
     codes = _codes.Codes(
         source, np.full((2, 32), 7, np.uint8), np.full((2, 2), 3, np.float32), factor=float(np.float32(0.1))
     )
-    turned = _codes.refit(codes, replace(NV, overall="divisor"), (2, 32))
+    turned = _refitting.refit(codes, replace(NV, overall="divisor"), (2, 32))
     assert (turned.factor, turned.divisor) == (1, float(np.float32(1 / np.float32(0.1))))
     assert np.allclose(_codes.values(turned), 1.8, rtol=2**-22)
-    back = _codes.refit(turned, source, (2, 32))
+    back = _refitting.refit(turned, source, (2, 32))
     assert back.divisor == 1
-    plain = _codes.refit(_codes.Codes(NV, codes.codes, codes.scales), replace(NV, overall="divisor"), (2, 32))
+    plain = _refitting.refit(_codes.Codes(NV, codes.codes, codes.scales), replace(NV, overall="divisor"), (2, 32))
     assert (plain.factor, plain.divisor) == (1, 1)
     with pytest.raises(BadValue, match="for its inverse"):
-        _codes.refit(replace(codes, factor=2.0**-149), replace(NV, overall="divisor"), (2, 32))
+        _refitting.refit(replace(codes, factor=2.0**-149), replace(NV, overall="divisor"), (2, 32))
 
 
 def test_a_short_last_block_keeps_its_scale_in_smaller_ones():
     source = replace(FP8, tile=2, group=128)
     codes = _codes.Codes(source, np.full((2, 320), 0x38, np.uint8), np.array([[1, 2, 3]] * 2, np.float32))
-    found = _codes.refit(codes, replace(source, group=64), (2, 320))
+    found = _refitting.refit(codes, replace(source, group=64), (2, 320))
     assert found.scales.tolist() == [[1, 1, 2, 2, 3]] * 2
     assert np.array_equal(_codes.values(found), _codes.values(codes))
 
@@ -343,10 +343,10 @@ def test_mxfp4_of_gguf_is_the_mxfp4_of_others_with_its_codes_laid_out_anew():
     back = [np.zeros_like(part) for part in stored]
     for first in range(0, 37, 5):
         run = slice(first, min(first + 5, 37))
-        gguf.place(_codes.refit(other.codes(stored, shape, run), gguf.grid, shape), [blocks], shape, run)
+        gguf.place(_refitting.refit(other.codes(stored, shape, run), gguf.grid, shape), [blocks], shape, run)
     for first in range(0, 37, 7):
         run = slice(first, min(first + 7, 37))
-        other.place(_codes.refit(gguf.codes([blocks], shape, run), other.grid, shape), back, shape, run)
+        other.place(_refitting.refit(gguf.codes([blocks], shape, run), other.grid, shape), back, shape, run)
     assert [part.tobytes() for part in back] == [part.tobytes() for part in stored]
     assert np.array_equal(gguf.unpack([blocks], shape), other.unpack(stored, shape))  # -0 is 0 in GGUF
     assert "nothing else" in gguf.adopt(NV, shape)

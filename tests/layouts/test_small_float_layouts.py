@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from modelkit.encodings import _codes, find
+from modelkit.encodings import _codes, _refitting, find
 from modelkit.encodings._small_floats import SmallFloats
 from modelkit.errors import BrokenFile
 from modelkit.faults import Faults
@@ -137,7 +137,7 @@ def repacked(tensor, stored, target):
     for first in range(0, rows, 3):
         run = slice(first, min(first + 3, rows))
         codes = tensor.encoding.codes(stored, tensor.shape, run)
-        target.place(_codes.refit(codes, target.grid, (run.stop - first, shape[1])), parts, shape, run)
+        target.place(_refitting.refit(codes, target.grid, (run.stop - first, shape[1])), parts, shape, run)
     return parts
 
 

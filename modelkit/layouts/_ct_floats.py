@@ -12,8 +12,8 @@ from modelkit.layouts._ct_schemes import Scheme
 from modelkit.tensors import Part, Tensor
 
 POWERS = ("U8", "F8_E8M0")
-BLOCK = (128, 128)
-"""Rows and columns of a block where nothing says otherwise: what every engine has."""
+BLOCKS = ((128, 128), (64, 64), (256, 256), (32, 32), (16, 16))
+"""Rows and columns of a block where no config says them: first what every engine has."""
 
 
 def packed(stem: str, scheme: Scheme, companions: Companions) -> Tensor | None:
@@ -87,16 +87,20 @@ def scaled(codes: Part, scale: Part, scheme: Scheme, layout: str, companions: Co
     """The encoding whose scales have this shape: one, one a row, one a group of it, or one a block."""
     rows, columns = codes.shape
     kind = "E8M0" if scale.dtype in POWERS else scale.dtype
-    if scale.shape in ((), (1,), (1, 1)) and scheme.strategy not in ("channel", "group", "block"):
+    strategy, count = scheme.strategy, scale.shape[-1] if scale.shape else 1
+    if scale.shape in ((), (1,), (1, 1)) and strategy in (None, "tensor"):
         return SmallFloats(tile=0, scale=kind, layout=layout)
-    if scheme.strategy == "group" and scheme.group:
-        return SmallFloats(group=scheme.group, scale=kind, layout=layout)
-    if scheme.strategy != "block" and scale.shape in ((rows,), (rows, 1)):
+    if scale.shape in ((rows,), (rows, 1)) and strategy in (None, "channel"):
         return SmallFloats(scale=kind, layout=layout)
-    tile, group = scheme.block or BLOCK
-    wanted = (-(-rows // tile), -(-columns // group))
-    if scale.shape == wanted and scheme.strategy in (None, "block"):
-        return SmallFloats(group=group, tile=tile, scale=kind, layout=layout)
+    if strategy in (None, "block") and len(scale.shape) == 2:
+        for tile, group in [scheme.block] if scheme.block else BLOCKS:
+            if scale.shape == (-(-rows // tile), -(-columns // group)):
+                return SmallFloats(group=group, tile=tile, scale=kind, layout=layout)
+    size = columns // count if count and columns % count == 0 else 0
+    if strategy in (None, "group") and scale.shape == (rows, count) and size and scheme.group in (None, size):
+        return SmallFloats(group=size, scale=kind, layout=layout)
+    tile, group = scheme.block or BLOCKS[0]
+    wanted = [-(-rows // tile), -(-columns // group)]
     message = f"'{scale.name}' is {list(scale.shape)}; for {rows:,} x {columns:,} in blocks of {tile} x {group}"
-    companions.mismatch(scale.name, f"{message} {list(wanted)} is expected, else one, or one for each row")
+    companions.mismatch(scale.name, f"{message} {wanted} is expected, else one, or one for each row")
     return None

@@ -121,12 +121,7 @@ def _width(
 ) -> Integers | None:
     """The encoding with the bits and the packing that the width of a row of words means."""
     words = codes.shape[1]
-    fitting = [
-        one
-        for bits in range(1, 9)
-        for one in (replace(made, bits=bits), replace(made, bits=bits, padded=True))
-        if (not one.padded or 32 % bits) and _fits(one, shape, words, zero)
-    ]
+    fitting = [one for bits in range(1, 9) for one in _packings(made, bits, shape[1]) if _fits(one, shape, words, zero)]
     said = [one for one in fitting if one.bits == scheme.bits] if scheme.bits else fitting
     if not said:
         bits = scheme.bits or 4
@@ -134,17 +129,21 @@ def _width(
         beside = f" and zeros {list(zero.shape)}" if zero else ""
         companions.mismatch(codes.name, f"'{codes.name}' has {words:,} words a row{beside}; {need}")
         return None
-    dense = [one for one in said if not one.padded]
-    if len({one.bits for one in dense or said}) > 1:
-        choice = ", ".join(str(one.bits) for one in dense or said)
+    if len({one.padded for one in said}) > 1:
+        said = _of_one_age(said, codes, companions)
+    if len(said) > 1:
+        choice = ", ".join(str(one.bits) for one in said)
         companions.mismatch(
             codes.name, f"'{codes.name}': {choice} bits fit its width alike", "a config.json says which"
         )
         return None
-    chosen = (dense or said)[0]
-    if dense and any(one.padded and one.bits == chosen.bits for one in said) and shape[1] > 32 // chosen.bits:
-        return replace(chosen, padded=_looks_padded(codes, chosen.bits, companions))
-    return chosen
+    return said[0]
+
+
+def _packings(made: Integers, bits: int, columns: int) -> list[Integers]:
+    """Dense, and the packing of old where it is another one."""
+    dense = replace(made, bits=bits)
+    return [dense, replace(dense, padded=True)] if 32 % bits and columns > 32 // bits else [dense]
 
 
 def _fits(made: Integers, shape: tuple[int, int], words: int, zero: Part | None) -> bool:
@@ -154,14 +153,20 @@ def _fits(made: Integers, shape: tuple[int, int], words: int, zero: Part | None)
     return zero is None or (zero.dtype, zero.shape) == (wanted[3].dtype, wanted[3].shape)
 
 
-def _looks_padded(codes: Part, bits: int, companions: Companions) -> bool:
-    """Where both packings have one width, their words differ: the old one leaves the top bits zero."""
-    data = companions.arrays.read(codes.name, LARGEST_PROBE // 4 * 4)
-    padded = leaves_top_bits(np.frombuffer(data, np.uint8), bits)
-    age = "zero: read as packed before June 2026" if padded else "used: read as packed since June 2026"
-    message = f"'{codes.name}' is as wide in both packings of {bits} bits; the top bits of its words are {age}"
-    companions.mismatch(codes.name, message, "compare with the original model", "warning")
-    return padded
+def _of_one_age(said: list[Integers], codes: Part, companions: Companions) -> list[Integers]:
+    """Where both packings have one width, their words differ: the old one leaves top bits zero in all of them.
+
+    A single one that is used disproves it; zeros alone could be chance in a few words, and are told.
+    """
+    data = np.frombuffer(companions.arrays.read(codes.name, LARGEST_PROBE), np.uint8)
+    old = [one for one in said if one.padded and leaves_top_bits(data, one.bits)]
+    if not old:
+        return [one for one in said if not one.padded]
+    widths = " or ".join(dict.fromkeys(str(one.bits) for one in said))
+    message = f"'{codes.name}' is as wide in both packings of {widths} bits; its words leave their top bits zero"
+    fix = "read as packed before June 2026: compare with the original model"
+    companions.mismatch(codes.name, message, fix, "warning")
+    return old
 
 
 def _mapped(name: str, group: int, columns: int, companions: Companions) -> bool | None:

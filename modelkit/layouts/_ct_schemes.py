@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from modelkit.errors import Unsupported
 from modelkit.layouts._module_names import Names, names
 
 METHOD = "compressed-tensors"
@@ -51,6 +52,34 @@ def schemes(settings: Mapping[str, Any]) -> Schemes:
     found = [group for group in groups.values() if isinstance(group, dict)] if isinstance(groups, dict) else []
     read = tuple((names(group.get("targets")), _scheme(group, settings.get("format"))) for group in found)
     return Schemes(read, names(settings.get("ignore")))
+
+
+LEGACY = ("marlin-24", "sparse-24-bitmask", "sparse-bitmask")
+"""Formats of half-empty matrices, which no release since 0.15 loads."""
+
+FUSED = ("weight_input", "weight_output")
+"""Where a rotation is part of the stored weights already."""
+
+
+def refuse(settings: Mapping[str, Any]) -> None:
+    """Raise Unsupported for what decoded weights would not say: sparse formats, rotations at run time."""
+    sparse = settings.get("sparsity_config")
+    named = [settings.get("format"), sparse.get("format") if isinstance(sparse, dict) else None]
+    for form in named:
+        if form in LEGACY:
+            raise Unsupported(
+                f"compressed-tensors' format {form} is not read", "convert a copy of the model without it"
+            )
+    rotations = settings.get("transform_config")
+    groups = rotations.get("config_groups") if isinstance(rotations, dict) else None
+    for group in groups.values() if isinstance(groups, dict) else ():
+        applied = group.get("apply") if isinstance(group, dict) else None
+        for one in applied if isinstance(applied, list) else ():
+            if isinstance(one, dict) and one.get("location") not in FUSED:
+                fix = "convert a copy that was quantised without online rotations"
+                raise Unsupported(
+                    "the config's transform_config rotates activations at run time; weights alone lack it", fix
+                )
 
 
 def _scheme(group: Mapping[str, Any], common: object) -> Scheme:

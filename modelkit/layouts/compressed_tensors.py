@@ -14,7 +14,7 @@ from modelkit.layouts import _ct_floats, _ct_integers
 from modelkit.layouts._companions import FETCH, Companions
 from modelkit.layouts._contract import Arrays, QuantisedLayout, Settings
 from modelkit.layouts._ct_config import config
-from modelkit.layouts._ct_schemes import METHOD, schemes
+from modelkit.layouts._ct_schemes import METHOD, refuse, schemes
 from modelkit.tensors import Tensor
 
 PACKED, PLAIN, SCALE = "weight_packed", "weight", "weight_scale"
@@ -29,7 +29,8 @@ def recognises(settings: Settings, arrays: Arrays) -> bool:
 
 
 def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]:
-    """Each packed weight with its companions."""
+    """Each packed weight with its companions. Raises Unsupported for formats whose weights mean nothing alone."""
+    refuse(settings)
     companions, known = Companions(arrays, faults), schemes(settings)
     for name, part in arrays.parts.items():
         if _ends(name, SCALE):

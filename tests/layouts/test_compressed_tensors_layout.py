@@ -10,7 +10,7 @@ import pytest
 
 from modelkit.encodings import _padded_bits, find
 from modelkit.encodings._ct_integers import Integers
-from modelkit.errors import BrokenFile
+from modelkit.errors import BrokenFile, Unsupported
 from modelkit.layouts import LAYOUTS
 from modelkit.tensors import Part, Tensor
 
@@ -43,13 +43,14 @@ def padded_words(codes, bits):
 @pytest.mark.parametrize("bits", [3, 5, 6, 7])
 @pytest.mark.parametrize("columns", [16, 32, 96, 192])
 def test_old_and_new_packing_read_alike_or_say_that_they_look_alike(tmp_path, bits, columns, zeros):
-    """One width for both happens below about a hundred columns; then the words' top bits decide, with a warning."""
+    """Both have one width below about a hundred columns; then the top bits of words decide, and zeros are told."""
     encoding, shape = Integers(bits, 16, offset="integer" if zeros else "middle"), (40, columns)
     stored = arrays_of(encoding, shape)
     flat = [array.reshape(-1).view(np.uint8) for array in stored.values()]
     codes = encoding.codes(flat, shape, slice(0, 40))
     config = settings(num_bits=bits, group_size=16, symmetric=not zeros)
-    new, _ = cases.folder(tmp_path, stored).fold("compressed_tensors", config)
+    new, faults = cases.folder(tmp_path, stored).fold("compressed_tensors", config)
+    assert not faults.found
     values = encoding.unpack(flat, shape)
     assert new["a.weight"].encoding == encoding
     old = {**stored, "a.weight_packed": padded_words(codes.codes, bits)}
@@ -298,3 +299,32 @@ def test_a_written_config_reads_back(tmp_path):
 def test_weight_shape_is_written_as_torch_writes_it():
     assert Integers().constants("a.weight", (3, 256)) == {"a.weight_shape": struct.pack("<qq", 3, 256)}
     assert Integers(packed=False).constants("a.weight", (3, 256)) == {}
+
+
+@pytest.mark.parametrize(
+    ("config", "word"),
+    [
+        ({"format": "marlin-24"}, "marlin-24"),
+        ({"format": "dense", "sparsity_config": {"format": "sparse-24-bitmask"}}, "sparse-24-bitmask"),
+        ({"transform_config": {"config_groups": {"R4": {"apply": [{"location": "input"}]}}}}, "at run time"),
+    ],
+)
+def test_what_weights_alone_do_not_say_is_refused(tmp_path, config, word):
+    place = cases.folder(tmp_path, arrays_of(Integers(4, 32)))
+    with pytest.raises(Unsupported, match=word):
+        place.fold("compressed_tensors", {**settings(), **config})
+    fused = {"transform_config": {"config_groups": {"R1": {"apply": [{"location": "weight_input"}]}, "a": 3}}}
+    assert place.fold("compressed_tensors", {**settings(), **fused, "sparsity_config": {}})[0]
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_seven_bits_of_old_are_as_wide_as_eight_and_told_without_a_config(tmp_path, old):
+    encoding = Integers(7 if old else 8, 0)
+    stored = arrays_of(encoding, (40, 192))
+    if old:
+        codes = encoding.codes([a.reshape(-1).view(np.uint8) for a in stored.values()], (40, 192), slice(0, 40)).codes
+        stored["a.weight_packed"] = padded_words(codes, 7)
+    found, faults = cases.folder(tmp_path, stored).fold("compressed_tensors", {})
+    assert (found["a.weight"].encoding.bits, found["a.weight"].encoding.padded) == ((7, True) if old else (8, False))
+    assert [fault.severity for fault in faults.found] == ["warning"] * old
+    assert not old or "7 or 8 bits" in faults.found[0].message

@@ -360,6 +360,24 @@ def test_the_written_config_is_the_librarys_preset(tmp_path, words, weights, act
     assert found.encoding == encoding
 
 
+@pytest.mark.parametrize("words", ["block=64x64", "block=128x128", "scales=tensor", "group=row"])
+def test_shapes_of_scales_say_what_shares_them(tmp_path, words):
+    place = cases.folder(tmp_path, arrays_of(f"compressed-tensors:format=float-quantized,{words}", (200, 300)))
+    (tensor,) = place.fold("compressed_tensors", {})[0].values()
+    assert tensor.encoding == find(f"compressed-tensors:format=float-quantized,{words}")
+
+
+def test_fp8_may_have_groups_of_a_row(tmp_path):
+    arrays, _ = fp8((40, 256))
+    scales = RANDOM.random((40, 8), dtype=np.float32)
+    place = cases.folder(tmp_path, {"a.weight": arrays["a.weight"], "a.weight_scale": scales})
+    for config in ({}, ct(strategy="group", group_size=32)):
+        (tensor,) = place.fold("compressed_tensors", config)[0].values()
+        wanted = arrays["a.weight"].astype(np.float32) * np.repeat(scales, 32, 1)
+        assert np.array_equal(cases.decoded(place, tensor), wanted)
+    one_fault(place, "compressed_tensors", ct(strategy="group", group_size=64), "is [40, 8]", MISMATCH)
+
+
 def test_names_of_what_is_read():
     assert SmallFloats("e2m1", 16, 1, "F8_E4M3", "factor", "modelopt").name == "modelopt"
     assert SmallFloats("e2m1", 32, 1, "E8M0", layout="mxfp4").name == "mxfp4"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from samples import Run
+from samples import ROOT, Run
 
 from modelkit import repacking
 from modelkit.errors import BadRequest, BadValue, BrokenFile, ModelkitError, Refused, Unsupported
@@ -23,6 +24,9 @@ from modelkit.operations.receipt import receipt
 from modelkit.operations.verify import Request as Verify
 from modelkit.operations.verify import verify
 from modelkit.recipes import with_options
+
+sys.path.insert(0, str(ROOT / "fixtures" / "ggml"))
+import imatrix
 
 TOUR = (
     ("compressed", "compressed-tensors"), ("gptq", "gptq"), ("awq", "awq"), ("mlx", "mlx"), ("q4_0.gguf", "pure:q4_0"),
@@ -393,3 +397,27 @@ def test_every_error_here_can_be_acted_on(stories: Path, tmp_path: Path) -> None
         assert error.value.fix or error.value.message
     with pytest.raises(Unsupported, match="does not hold gptq"):
         go(tmp_path / "gptq", tmp_path / "a.gguf")
+
+
+def test_importance_lowers_the_error_of_the_columns_that_matter(stories: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sums = {f"blk.{layer}.ffn_up.weight": np.square(rng.standard_normal(256)).astype(np.float32) for layer in range(3)}
+    imatrix.write_legacy(tmp_path / "i.dat", sums, 1)
+    go(stories, tmp_path / "plain", "gptq")
+    result = convert(Request(str(stories), f"{tmp_path}/weighed/", "gptq", importance=str(tmp_path / "i.dat")))
+    assert any("18 quantised tensors have no importance" in note for note in result.prepared.notes)
+    name = "model.layers.1.mlp.up_proj.weight"
+    truth, weights = open_reading(stories)[name].numpy().astype(np.float32), sums["blk.1.ffn_up.weight"]
+    apart = [np.square(open_reading(tmp_path / stop)[name].numpy() - truth) for stop in ("plain", "weighed")]
+    errors = [float((weights * one).sum()) for one in apart]
+    assert errors[1] < 0.97 * errors[0]
+    with pytest.raises(BadRequest, match="helps to write"):
+        go(stories, tmp_path / "x", "bf16", importance=str(tmp_path / "i.dat"))
+
+
+def test_groups_of_llama2c_and_q8_0_are_the_same_codes(stories: Path, tmp_path: Path) -> None:
+    go(stories, tmp_path / "a.gguf", "pure:q8_0")
+    assert go(tmp_path / "a.gguf", tmp_path / "a.bin", "llama2c:group=32") == {"EXACT": 29}
+    assert identical(tmp_path / "a.gguf", tmp_path / "a.bin")
+    assert go(tmp_path / "a.bin", tmp_path / "ct", "compressed-tensors") == {"EXACT": 29}
+    assert go(tmp_path / "a.bin", tmp_path / "b.gguf", "pure:q8_0") == {"EXACT": 29}  # scales that came from f16

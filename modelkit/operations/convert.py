@@ -88,7 +88,7 @@ def prepare(request: Request) -> Prepared:
     opened = open_model(request.source)
     sources = fingerprints(opened)
     known = understand(opened, needed=opened.format.dialect != target.dialect)
-    weights = read_importance(request.importance, target)
+    weights = read_importance(request.importance, target, layout=choice.layout)
     made = design(opened, known, target, choice, weights)
     destination = Destination(request.destination)
     _refuse_empty(opened, made)
@@ -97,7 +97,7 @@ def prepare(request: Request) -> Prepared:
     facts = metadata(opened, known, target, made, request.tokenizer)
     if choice.recipe is not None and choice.recipe.file_type is not None and target.dialect == "gguf":
         facts["general.file_type"] = choice.recipe.file_type
-    if request.importance is not None:
+    if request.importance is not None and target.dialect == "gguf":
         facts["quantize.imatrix.file"] = os.path.basename(request.importance)
         facts["quantize.imatrix.entries_count"] = len(weights)
     tensors = (*(way.target for way in made.ways), *constant_tensors(made))
@@ -111,12 +111,15 @@ def prepare(request: Request) -> Prepared:
     return Prepared(request, opened, destination, plan, (*warnings, *made.notes), sources)
 
 
-def read_importance(path: str | None, target: Format) -> Mapping[str, Importance]:
-    """What --importance names; its words are those of GGUF, and no other target has encodings that use it."""
+def read_importance(path: str | None, target: Format, *, layout: bool = False) -> Mapping[str, Importance]:
+    """What --importance names, by the words of GGUF; only ggml types and `layout`s have encodings that use it."""
     if path is None:
         return {}
-    if target.dialect != "gguf":
-        raise BadRequest(f"--importance helps to write GGUF, not {target.title}", "leave it out, or write a .gguf")
+    if target.dialect != "gguf" and not layout:
+        raise BadRequest(
+            f"--importance helps to write GGUF or a quantised layout, not {target.title}",
+            "leave it out, or write a .gguf",
+        )
     return importance.read(path)
 
 

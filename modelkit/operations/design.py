@@ -122,7 +122,7 @@ def design(
         parts = encoding.parts(name, shape)
         weights = None
         if importance and encoding.kind == "quantised" and encoding != tensor.encoding:
-            weights = of_tensor(importance, name, tensor, made.notes)
+            weights = of_tensor(importance, _in_gguf(name, known, dialect), tensor, made.notes)
             without += weights is None
         if encoding == tensor.encoding and name == tensor.name:
             parts = tensor.parts  # as they are stored, whatever the encoding would call them
@@ -135,6 +135,12 @@ def design(
     if source != dialect and known.architecture is None:
         _name_unknown(made, opened, known, dialect)
     return made
+
+
+def _in_gguf(name: str, known: Understanding, dialect: str) -> str:
+    """What GGUF calls a tensor: importance files speak its words. The name itself where the family is not known."""
+    found = known.architecture.find(name, dialect) if known.architecture is not None else None
+    return found[0].names["gguf"].format(found[1]) if found is not None else name
 
 
 def _meant(opened: Opened, known: Understanding, choice: Choice, made: Design) -> list[Tensor]:

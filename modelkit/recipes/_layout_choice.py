@@ -71,12 +71,20 @@ class LayoutChooser:
         if isinstance(adopted, str):
             return self._made(name, tensor)[0], adopted
         if self.words:  # what was typed holds, as long as the codes go over into it
-            asked = _configured(adopted, self.words)
-            grid = grouped(asked)
-            if grid is None or fits(source.grid, grid.grid) == "NONE" or asked.misfit(tensor.shape):
+            asked = self._as_asked(adopted, source.grid, tensor.shape)
+            if asked is None:
                 return self._made(name, tensor)[0], ""
             adopted = asked
         return adopted, "" if adopted == self.wanted else f"holds the codes of {tensor.encoding.name}"
+
+    def _as_asked(self, adopted: Encoding, grid: Grid, shape: Shape) -> Encoding | None:
+        """The adopted form with the words that were typed; None where the codes do not go over into that."""
+        try:
+            asked = _configured(adopted, self.words)
+        except BadRequest:  # what was typed is of another form of this layout
+            return None
+        found = grouped(asked)
+        return None if found is None or fits(grid, found.grid) == "NONE" or asked.misfit(shape) else asked
 
     def _made(self, name: str, tensor: Tensor) -> tuple[Encoding, str]:
         encoding, why = self.wanted, ""

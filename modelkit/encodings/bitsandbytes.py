@@ -52,6 +52,7 @@ class Bitsandbytes:
     ggml: ClassVar[int | None] = None
     dtype: ClassVar[str | None] = None
     layout: ClassVar[str] = "bitsandbytes"
+    encode: ClassVar[None] = None  # read only
 
     @property
     def name(self) -> str:

@@ -47,6 +47,7 @@ class Hqq:
     ggml: ClassVar[int | None] = None
     dtype: ClassVar[str | None] = None
     layout: ClassVar[str] = "hqq"
+    encode: ClassVar[None] = None  # read only
 
     @property
     def name(self) -> str:

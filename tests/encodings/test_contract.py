@@ -134,7 +134,16 @@ def test_a_second_round_trip_loses_nearly_nothing(name):
     assert np.abs(twice - once).max() <= (0 if exact else 0.01 * np.abs(once).max())
 
 
-@pytest.mark.parametrize("name", [name for name in READ if name not in WRITTEN])
+ONLY_READ = [name for name in READ if name not in WRITTEN]
+
+
+@pytest.mark.parametrize("name", [name for name in ONLY_READ if hasattr(ENCODINGS[name], "layout")])
+def test_a_layout_that_is_only_read_says_so(name):
+    with pytest.raises(Unsupported, match="not written"):
+        ENCODINGS[name].pack(weights())
+
+
+@pytest.mark.parametrize("name", [name for name in ONLY_READ if not hasattr(ENCODINGS[name], "layout")])
 def test_what_is_only_read_says_so_and_reads_any_bytes(name):
     encoding = ENCODINGS[name]
     blocks = np.random.default_rng(0).integers(0, 256, (3 * SLAB // encoding.values + 1, encoding.bytes), np.uint8)

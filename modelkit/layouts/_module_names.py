@@ -18,6 +18,9 @@ MOST_STARS = 2
 """Repeats without an end in one pattern: time grows with the name's length to this power."""
 
 STARS = re.compile(r"[*+]|\{\d*,\d*\}")
+COUNTS = re.compile(r"(?:\\d|\[0-9\])[*+](?=\\\.|[a-z_]|$)")
+"""A number before something else: there is one way to read it."""
+
 HARD = re.compile(r"\)\s*[*+{]|\\[1-9]|\(\?[^:]|\{\d{3,}")
 """What is not tried: a repeated group, a reference back, looking ahead or behind, counts of a hundred and more."""
 
@@ -59,7 +62,7 @@ def _pieces(word: str) -> list[str]:
 
 @cache
 def _compiled(text: str) -> re.Pattern[str] | None:
-    stars = len(STARS.findall(re.sub(r"\\.|\[[^\]]*\]", "x", text)))
+    stars = len(STARS.findall(re.sub(r"\\.|\[[^\]]*\]", "x", COUNTS.sub("", text))))
     if len(text) > LONGEST_PATTERN or stars > MOST_STARS or HARD.search(text):
         return None
     try:

@@ -32,6 +32,9 @@ def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]
     """Each packed weight with its companions. Raises Unsupported for formats whose weights mean nothing alone."""
     refuse(settings)
     companions, known = Companions(arrays, faults), schemes(settings)
+    for pattern in (*known.ignored.refused, *(one for targets, _ in known.groups for one in targets.refused)):
+        message = f"the pattern 're:{pattern[:80]}' may run for years: it is not tried, and matches nothing"
+        faults.add("quantization-mismatch", "config.json", message, "name the modules instead", severity="warning")
     for name, part in arrays.parts.items():
         if _ends(name, SCALE):
             stem = name.removesuffix(SCALE)

@@ -12,6 +12,7 @@ from modelkit.encodings import _padded_bits, find
 from modelkit.encodings._ct_integers import Integers
 from modelkit.errors import BrokenFile, Unsupported
 from modelkit.layouts import LAYOUTS
+from modelkit.layouts._module_names import names
 from modelkit.tensors import Part, Tensor
 
 CT = LAYOUTS["compressed_tensors"]
@@ -196,8 +197,23 @@ def test_groups_of_the_config_go_by_name_pattern_and_class(tmp_path):
 def test_a_pattern_that_may_run_for_years_is_not_tried(tmp_path, pattern):
     place = cases.folder(tmp_path, arrays_of(Integers(4, 32), name="a" * 400 + ".weight"))
     config = settings(ignore=[f"re:{pattern}"], targets=[f"re:{pattern}", "Linear"])
-    found, _ = place.fold("compressed_tensors", config)
+    found, faults = place.fold("compressed_tensors", config)
     assert len(found) == 1
+    assert [fault.severity for fault in faults.found] == ["warning", "warning"]
+    assert "not tried" in faults.found[0].message
+
+
+def test_patterns_as_people_write_them_are_tried():
+    for pattern, module in (
+        (r".*layers\.\d+\.mlp\..*", "model.layers.11.mlp.up_proj"),
+        (r"model\.layers\.[0-9]+\.self_attn\.(q|k|v)_proj$", "model.layers.0.self_attn.k_proj"),
+        (r".*(self_attn|attention)$", "a.self_attn"),
+        ("lm_head", "lm_head"),
+        (r"^visual.*", "visual.blocks.0"),
+    ):
+        known = names([f"re:{pattern}"])
+        assert known.match(module), pattern
+        assert not known.match(f"other.{module[2:4]}"), pattern
 
 
 @pytest.mark.parametrize(

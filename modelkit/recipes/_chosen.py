@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from modelkit.encodings import ENCODINGS
+from modelkit.encodings._codes import fits
 from modelkit.errors import Unsupported
 from modelkit.formats import Format
 from modelkit.recipes import _recipe
+from modelkit.runs import grouped
 from modelkit.tensors import Encoding, Tensor
 
 FALLBACKS = {"q2_k": "q4_0", "q3_k": "q4_0", "q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
@@ -61,8 +63,10 @@ def pure(tensor: Tensor, format: Format, wanted: Encoding, *, quantised: bool) -
 def kept(tensor: Tensor, format: Format, widened: Encoding | None) -> Chosen:
     encoding = tensor.encoding
     if not format.stores(encoding):
-        fix = f"choose one with --to: {', '.join(storable(format))}"
-        raise Unsupported(f"{format.title} does not hold {encoding.name} (tensor '{tensor.name}')", fix)
+        exact = _exact(format, tensor)
+        fix = f"choose one with --to: {', '.join(exact or storable(format))}"
+        held = ", which hold its codes as they are" if exact else ""
+        raise Unsupported(f"{format.title} does not hold {encoding.name} (tensor '{tensor.name}')", fix + held)
     if encoding.kind == "float" and len(tensor.shape) < 2:
         if format.dialect == "gguf":
             return vector(encoding)
@@ -86,3 +90,18 @@ def vector(encoding: Encoding) -> Chosen:
     """Engines want norms and biases of a GGUF in f32, which holds every smaller float."""
     f32 = ENCODINGS["f32"]
     return Chosen(f32, "vectors are f32 in GGUF") if f32.holds(encoding) else Chosen(encoding)
+
+
+def _exact(format: Format, tensor: Tensor) -> list[str]:
+    """What the user could type to have the codes of a grouped weight as they are."""
+    source = grouped(tensor.encoding)
+    if source is None:
+        return []
+    found = []
+    for name, encoding in ENCODINGS.items():
+        other = grouped(encoding)
+        if other is None or not format.stores(encoding) or encoding.misfit(tensor.shape):
+            continue
+        if fits(source.grid, other.grid) == "EXACT":
+            found.append(typed(name))
+    return found

@@ -27,7 +27,8 @@ def refit(codes: Codes, target: Grid, shape: tuple[int, int]) -> Codes:
         return _refit_floats(codes, target, shape[1])
     found, zeros, biases, scales = codes.codes, codes.zeros, codes.biases, codes.scales
     if target.offset == "middle" and source.offset != "middle":
-        found, zeros, biases = _around_the_middle(codes, target), None, None
+        found, scales = _around_the_middle(codes, target)
+        zeros = biases = None
     elif biases is not None and target.offset == "integer":
         found, scales, zeros = _with_integer_zeros(codes)
         biases = None
@@ -63,10 +64,11 @@ def _refit_floats(codes: Codes, target: Grid, columns: int) -> Codes:
     return replace(codes, grid=target, scales=scales, factor=factor, divisor=divisor)
 
 
-def _around_the_middle(codes: Codes, target: Grid) -> Array:
-    """Codes moved so that the nearest zero of their group lies in the middle; what leaves the range stays at its end.
+def _around_the_middle(codes: Codes, target: Grid) -> tuple[Array, F32]:
+    """Codes, and scales, with the nearest zero of each group in the middle; what leaves the range stays at its end.
 
-    Where a zero was no whole number, or codes do not fit, weights move: whoever asks measures that.
+    A zero just below the middle comes there by turning codes and the scale's sign round. Where a zero was no whole
+    number, or codes do not fit, weights move: whoever asks measures that.
     """
     count = codes.codes.shape[1]
     if codes.zeros is None:
@@ -77,9 +79,12 @@ def _around_the_middle(codes: Codes, target: Grid) -> Array:
         zeros = np.clip(np.nan_to_num(zeros), -limit, limit).astype(np.int16)
     else:
         zeros = codes.zeros
-    moved = codes.codes.astype(np.int16) - spread(zeros, codes, count) + 2 ** (target.bits - 1)
-    found: Array = np.clip(moved, 0, 2**target.bits - 1).astype(np.uint8)
-    return found
+    middle, top = 2 ** (target.bits - 1), 2**target.bits - 1
+    moved = codes.codes.astype(np.int16) - spread(zeros, codes, count) + middle
+    turned = (zeros == middle - 1) & (codes.grid.bits == target.bits)
+    moved = np.where(spread(turned, codes, count), top - codes.codes.astype(np.int16), moved)
+    scales = np.where(turned, -codes.scales, codes.scales).astype(np.float32)
+    return np.clip(moved, 0, top).astype(np.uint8), scales
 
 
 def _with_integer_zeros(codes: Codes) -> tuple[Array, F32, Array]:

@@ -66,7 +66,7 @@ def _codes(job: Job, source: Runs, target: Placing, first: int, count: int) -> b
     """Repack a slab; False, and nothing done, where a weight would move by more than rounding explains."""
     found = source.codes(first, count)
     for step in job.steps:
-        found = _stepped(found, step.apply)
+        found = stepped(found, step.apply)
     encoding = grouped(job.target)
     assert encoding is not None  # noqa: S101 - the job repacks
     shape = (count, job.shape[-1])
@@ -82,7 +82,7 @@ def _codes(job: Job, source: Runs, target: Placing, first: int, count: int) -> b
     return True
 
 
-def _stepped(codes: Codes, apply: Callable[[Array], Array]) -> Codes:
+def stepped(codes: Codes, apply: Callable[[Array], Array]) -> Codes:
     """Rows moved: codes and whatever each row has of scales and zeros alike."""
     zeros = None if codes.zeros is None else apply(codes.zeros)
     biases = None if codes.biases is None else apply(codes.biases)

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from samples import ROOT, Run
 
 from modelkit import repacking
+from modelkit.encodings.mlx import Mlx
 from modelkit.errors import BadRequest, BadValue, BrokenFile, ModelkitError, Refused, Unsupported
 from modelkit.operations.checksum_model import model_digest
 from modelkit.operations.convert import Request, carry_out, check, convert, prepare
@@ -421,3 +422,18 @@ def test_groups_of_llama2c_and_q8_0_are_the_same_codes(stories: Path, tmp_path: 
     assert identical(tmp_path / "a.gguf", tmp_path / "a.bin")
     assert go(tmp_path / "a.bin", tmp_path / "ct", "compressed-tensors") == {"EXACT": 29}
     assert go(tmp_path / "a.bin", tmp_path / "b.gguf", "pure:q8_0") == {"EXACT": 29}  # scales that came from f16
+
+
+def test_rounding_that_went_wrong_on_the_way_to_the_disk_is_found(
+    uneven: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Mlx.place
+
+    def wrong(self, codes, parts, shape, rows):  # type: ignore[no-untyped-def]
+        honest(self, codes, parts, shape, rows)
+        parts[0][0] ^= 1
+
+    monkeypatch.setattr(Mlx, "place", wrong)
+    with pytest.raises(BrokenFile, match="farther off than rounding"):
+        go(uneven, tmp_path / "mlx", "mlx")
+    assert not list(tmp_path.iterdir())

@@ -10,12 +10,14 @@ import os
 from math import lcm
 from typing import TYPE_CHECKING
 
+from modelkit.encodings._refitting import moves_beyond
 from modelkit.errors import BrokenFile
 from modelkit.execute import difference
 from modelkit.lazy import np
 from modelkit.operations.checksum_work import Meter, side_by_side, source_of
 from modelkit.operations.opening import read_model
-from modelkit.plan import SLAB, Assignment
+from modelkit.plan import SLAB, Assignment, repacking
+from modelkit.repacking import stepped
 from modelkit.runs import Runs, layout_of, matrix
 from modelkit.tensors import Span, Tensor
 
@@ -91,10 +93,25 @@ def _compare(prepared: Prepared, written: Opened, way: Assignment, target: Tenso
             values = step.apply(values)
         found = difference(values, other.values(first, len(values)))
         largest, squared, total = max(largest, found[0]), squared + found[1], total + found[2]
+        if found[0] and way.expectation == "ROUNDED" and not prepared.request.allow_requantize:
+            _check_rounding(written, way, one, other, slice(first, first + len(values)))
     if largest and way.expectation == "EXACT":
         message = f"'{way.target.name}' should be the same and reads back {largest:g} off"
         raise BrokenFile(f"{written.opener.title}: {message}", AGAIN)
     return largest, squared, total
+
+
+def _check_rounding(written: Opened, way: Assignment, one: Runs, other: Runs, rows: slice) -> None:
+    """A repack rounds scales and biases and moves no weight farther: that holds for what stands in the file."""
+    if repacking(way.source.encoding, way.target.encoding, way.steps) is None:
+        return
+    count = rows.stop - rows.start
+    codes = one.codes(rows.start, count)
+    for step in way.steps:
+        codes = stepped(codes, step.apply)
+    if moves_beyond(codes, other.codes(rows.start, count)):
+        message = f"'{way.target.name}' was repacked and reads back farther off than rounding explains"
+        raise BrokenFile(f"{written.opener.title}: {message}", AGAIN)
 
 
 def _runs(opened: Opened, tensor: Tensor) -> Runs:

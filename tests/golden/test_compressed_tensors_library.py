@@ -10,7 +10,7 @@ import layout_cases as cases
 import numpy as np
 import pytest
 
-from modelkit.encodings import _codes, find
+from modelkit.encodings import _codes, _refitting, find
 from modelkit.layouts import LAYOUTS
 from modelkit.tensors import Tensor
 
@@ -187,6 +187,6 @@ def test_modelopt_becomes_the_arrays_of_its_converter(tmp_path, library):
     target = find("compressed-tensors").adopt(tensor.encoding.grid, tensor.shape)
     codes = tensor.encoding.codes(place.stored(tensor), tensor.shape, slice(0, 24))
     parts = [np.zeros(part.size, np.uint8) for part in target.parts("a.weight", tensor.shape)]
-    target.place(_codes.refit(codes, target.grid, tensor.shape), parts, tensor.shape, slice(0, 24))
+    target.place(_refitting.refit(codes, target.grid, tensor.shape), parts, tensor.shape, slice(0, 24))
     for part, data in zip(target.parts("a.weight", tensor.shape), parts, strict=True):
         assert data.tobytes() == wanted[part.name].reshape(-1).view(torch.uint8).numpy().tobytes(), part.name

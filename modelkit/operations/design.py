@@ -146,9 +146,9 @@ def _in_gguf(name: str, known: Understanding, dialect: str) -> str:
 def _meant(opened: Opened, known: Understanding, choice: Choice, made: Design) -> list[Tensor]:
     """The weights that are written: not what layouts store beside them, nor a second copy of a tied one."""
     config = known.facts.get("config")
-    layouts = bool(opened.layout) or choice.layout
-    kept = without_ties(opened.model.tensors, config if isinstance(config, dict) else {}, made.notes, quantised=layouts)
     changes = bool(choice.text or choice.keep)
+    layouts = choice.layout or (bool(opened.layout) and changes)
+    kept = without_ties(opened.model.tensors, config if isinstance(config, dict) else {}, made.notes, quantised=layouts)
     return [tensor for tensor in kept if not (opened.layout and changes and is_left_out(tensor, made.notes))]
 
 

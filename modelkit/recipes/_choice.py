@@ -114,7 +114,8 @@ class Choice:
     def _for_layout(self, wanted: Encoding, named: Named) -> Chooser:
         typed = "" if self.recipe else self.text.removeprefix("pure:").partition(":")[2]
         words = tuple(word.partition("=")[::2] for word in typed.split(",") if word)
-        chooser = LayoutChooser(wanted, words, named, self.rest)
+        floats = self.rest or all(tensor.encoding.kind != "quantised" for _, tensor in named)
+        chooser = LayoutChooser(wanted, words, named, floats)
         return lambda name, tensor: Chosen(*chooser.choose(name, tensor))
 
     def _fitting(self, encoding: Encoding, name: str, tensor: Tensor) -> Chosen:

@@ -33,12 +33,15 @@ Named = Sequence[tuple[str, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class LayoutChooser:
-    """`wanted` as typed, `words` its parameters that were typed, `rest`: floats of a quantised source move too."""
+    """`wanted` as typed, `words` its parameters that were typed, `named` all tensors.
+
+    `floats` says whether floats move too: those of a model that has nothing else, or where it was asked for.
+    """
 
     wanted: Encoding
     words: tuple[tuple[str, str], ...]
     named: Named
-    rest: bool = False
+    floats: bool
 
     @property
     def layout(self) -> QuantisedLayout:
@@ -50,8 +53,7 @@ class LayoutChooser:
             return tensor.encoding, ""
         if tensor.encoding.kind == "quantised":
             return self._moved(name, tensor)
-        quantised = any(other.encoding.kind == "quantised" for _, other in self.named)
-        if not self._is_quantised(name, tensor) or (quantised and not self.rest):
+        if not self.floats or not self._is_quantised(name, tensor):
             return tensor.encoding, ""
         return self._made(name, tensor)
 

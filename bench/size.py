@@ -12,6 +12,7 @@ from pathlib import Path
 SHELVES = {"architectures", "commands", "encodings", "formats", "metrics", "recipes", "rules", "steps"}
 SHELF_LIMIT, FILE_LIMIT, FUNCTION_LIMIT = 250, 450, 60
 C_LIMIT = 0.15
+ALONE = {"modelkit/bundles/unpack.py": 1_200}  # one file, by promise: it is read and run where nothing else is
 SHELF_AIM, FILE_AIM, FUNCTION_AIM = 200, 400, 25
 
 
@@ -49,6 +50,7 @@ def main() -> int:
     broken = share_of_c(root.parent)
     for lines, shelf, name in sorted(files, reverse=True)[:12]:
         limit, aim = (SHELF_LIMIT, SHELF_AIM) if shelf else (FILE_LIMIT, FILE_AIM)
+        limit = ALONE.get(name, limit)
         mark = "OVER THE LIMIT" if lines > limit else f"over the aim of {aim}" if lines > aim else ""
         broken += lines > limit
         print(f"  {lines:4}  {name}  {mark}")

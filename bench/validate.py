@@ -5,6 +5,8 @@ python bench/validate.py [--megabytes 1024] [--tensors 1000000]
 full      against a program that reads the file once and hashes it (sha256), in alternating runs
 header    a safetensors header of a million tensors: seconds of CPU and peak memory
 start-up  CPU of a header-only check of the embedded model, beside `--help`
+
+Who catches what is `bench/museum.py`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from modelkit.encodings import find
 from modelkit.encodings._codes import fits
 from modelkit.encodings._refitting import moves_beyond, refit
 from modelkit.errors import BadRequest, BadValue
-from modelkit.execute import difference
+from modelkit.kernels.arrays import difference
 from modelkit.plan import repacking
 from modelkit.recipes import adopt
 from modelkit.runs import NAME, Placing, Runs, grouped, layout_of

@@ -64,6 +64,11 @@ def foreign_distribution() -> str | None:
     return None
 
 
+def asked(arguments: list[str]) -> list[str]:
+    """The options of a call that did not get as far as to be understood: all before a bare --."""
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
+
+
 def main() -> None:
     """The entry point of the `modelkit` command."""
     for name in ("stdout", "stderr"):
@@ -80,6 +85,10 @@ def main() -> None:
     except click.ClickException as problem:
         problem.show()
         code = problem.exit_code
+        if "--json" in asked(sys.argv[1:]):
+            from modelkit.report import console
+
+            console.error_document(problem.format_message())
     except click.Abort:  # Ctrl-C before a command has begun
         sys.stderr.write("interrupted\n")
         code = 130

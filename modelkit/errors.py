@@ -6,6 +6,7 @@
     |-- Refused                what was asked would lose or overwrite something
     |-- BadValue               a weight that the target encoding cannot hold
     |-- CannotAccess           the operating system says no: missing, permission, disk full
+    |-- Unknowable             what is there does not say what should be there (exit code 2)
     `-- BadRequest             the words of the call make no sense together (exit code 2)
 
 Messages name the thing, where it is, what was expected and what was found; `fix` says what to do.
@@ -60,6 +61,12 @@ class BadValue(ModelkitError):
 
 class CannotAccess(ModelkitError):
     """The operating system refused: no such file, no permission, no space left."""
+
+
+class Unknowable(ModelkitError):
+    """Nothing can be checked: what would say how things should be is not there."""
+
+    exit_code = 2
 
 
 class BadRequest(ModelkitError):

@@ -14,59 +14,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from modelkit.errors import BadValue, Refused
-from modelkit.kernels import arrays
-from modelkit.lazy import np
-from modelkit.moving import move, pieces, write_at
+from modelkit.errors import Refused
+from modelkit.jobs import Done, Folders, carry_out
+from modelkit.moving import pieces
 from modelkit.plan import Job, Plan
-from modelkit.repacking import Door, repack
-from modelkit.sources import LocalFile, explained
-from modelkit.tensors import Importance, Span
-
-if TYPE_CHECKING:
-    from modelkit.tensors import F32, Array
+from modelkit.sources import explained
+from modelkit.tensors import Span
 
 SYNC_SECONDS = 2.0  # work that a crash may cost
 JOURNAL = b'{"plan": "'  # how every journal begins
 SEALING = '{"sealing": true}'  # the journal's last line: everything is written and files get their final names
-SLAB = 1 << 18  # values compared at once where they were shifted
 MOST_IN_FLIGHT = 256  # jobs handed out at once: waiting for one of them takes time that grows with their number
-
-
-@dataclass(frozen=True, slots=True)
-class Folders:
-    """Where jobs find their files: `source / name` to read, `target / (name + suffix)` to write."""
-
-    source: str
-    target: str
-    suffix: str = ""
-
-    def reading(self, name: str) -> str:
-        return os.path.join(self.source, name)
-
-    def writing(self, name: str) -> str:
-        return os.path.join(self.target, name + self.suffix)
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What one job did: the difference of real values before and after, and its bytes' checksum.
-
-    No checksum where bytes were only moved: what they should be stands in the source. `beyond`: a repacked weight
-    moved by more than the precision of its scale.
-    """
-
-    job: int
-    crc: int | None
-    largest_error: float = 0.0
-    squared_error: float = 0.0
-    squared_values: float = 0.0
-    beyond: bool = False
 
 
 def execute(
@@ -89,139 +52,6 @@ def execute(
     finally:
         for future in flying:
             future.cancel()
-
-
-def carry_out(number: int, job: Job, folders: Folders) -> Done:
-    """Read, compute, measure, write. Raises BadValue with the place of a value that cannot be held."""
-    if job.moves:
-        for read, write in zip(job.reads, job.writes, strict=True):
-            move(folders.reading(read.file), read, folders.writing(write.file), write)
-        return Done(number, None)
-    if job.in_slabs:
-        return _in_slabs(number, job, folders)
-    stored = [_read(folders.reading(span.file), span) for span in job.reads]
-    if job.copies:
-        written = [_moved(job, data) for data in stored]
-        errors = (0.0, 0.0, 0.0)
-    else:
-        values = job.source.unpack(stored, job.shape)
-        del stored
-        for step in job.steps:
-            if not step.shift:
-                values = step.apply(values.reshape(job.shape))
-        before, shift = values, 0
-        for step in job.steps:
-            if step.shift:
-                values, shift = step.apply(values), shift + step.shift
-        try:
-            written = [np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in packed(job, values)]
-        except BadValue as error:
-            raise BadValue(error.message, error.fix, index=job.first + error.index, tensor=job.tensor) from None
-        after = job.target.unpack(written, values.shape)
-        errors = shifted_difference(before, after, shift) if shift else difference(values, after)
-    crc = 0
-    for span, data in zip(job.writes, written, strict=True):
-        crc = zlib.crc32(data.data, crc)
-        _write(folders.writing(span.file), span, data)
-    return Done(number, crc, *errors)
-
-
-def _in_slabs(number: int, job: Job, folders: Folders) -> Done:
-    """What layouts need. Errors are not measured here: what was written is opened again and compared as a whole."""
-
-    def write(span: Span, data: Array) -> None:
-        _write(folders.writing(span.file), span, data)
-
-    beyond = repack(job, Door(lambda span: _read(folders.reading(span.file), span), write, weights))
-    return Done(number, _crc(folders.writing, job.writes), beyond=beyond)
-
-
-def packed(job: Job, values: F32) -> tuple[Array, ...]:
-    """The stored arrays; with importance, each matrix of the tensor by its own."""
-    importance = job.importance
-    if importance is None:
-        return job.target.pack(values)
-    columns, size = importance.columns, importance.columns * importance.rows
-    flat = values.reshape(-1)
-    pieces = []
-    first, last = job.first, job.first + len(flat)
-    while first < last:
-        matrix = first // size
-        end = min((matrix + 1) * size, last)
-        run = flat[first - job.first : end - job.first].reshape(-1, columns)
-        try:
-            pieces.append(job.target.pack(run, weights(importance, matrix)))
-        except BadValue as error:
-            raise BadValue(error.message, error.fix, index=first - job.first + error.index) from None
-        first = end
-    return tuple(np.concatenate([part.reshape(-1) for part in parts]) for parts in zip(*pieces, strict=True))
-
-
-def weights(importance: Importance, matrix: int) -> F32:
-    """float32 [column]: the mean of what a column of this matrix was multiplied with, squared."""
-    count = importance.counts[matrix]
-    if count <= 0:
-        return np.ones(importance.columns, np.float32)
-    span = Span(importance.file, importance.start + 4 * importance.columns * matrix, 4 * importance.columns)
-    sums: F32 = _read(importance.file, span).view("<f4").astype(np.float32)
-    return sums / np.float32(count)
-
-
-def difference(before: F32, after: F32) -> tuple[float, float, float]:
-    """(largest absolute difference, sum of squared differences, sum of squares of `before`); NaN equals NaN."""
-    one, other = before.reshape(-1), after.reshape(-1)
-    if np.array_equal(one.view(np.uint32), other.view(np.uint32)):
-        return 0.0, 0.0, 0.0
-    return arrays.difference(one, other)
-
-
-def shifted_difference(before: F32, after: F32, shift: int) -> tuple[float, float, float]:
-    """The same three figures of what the values mean, where `shift` was added on the way.
-
-    The larger side is the meaning: 1 + w. float64 cannot hold every such sum, so what its rounding loses is
-    carried along (Knuth's two-sum): a difference of 0 is none.
-    """
-    largest, squared, total = 0.0, 0.0, 0.0
-    one, other = before.reshape(-1), after.reshape(-1)
-    for first in range(0, len(one), SLAB):
-        was, now = (part[first : first + SLAB].astype(np.float64) for part in (one, other))
-        finite = np.isfinite(was)
-        was = np.where(finite, was, 0)
-        sums = was + shift
-        part = sums - was
-        lost = (was - (sums - part)) + (shift - part)
-        apart = np.where(finite, (now - sums) - lost, 0)
-        meant = sums if shift > 0 else was
-        largest = max(largest, float(np.abs(apart).max(initial=0.0)))
-        squared += float(apart @ apart)
-        total += float(np.sum(np.square(meant), where=finite))
-    return largest, squared, total
-
-
-def _moved(job: Job, data: Array) -> Array:
-    if not job.steps:
-        return data
-    rows = data.reshape(job.shape[0], -1)
-    for step in job.steps:
-        rows = step.apply(rows)
-    return rows.reshape(-1)
-
-
-def _read(path: str, span: Span) -> Array:
-    source = LocalFile(Path(path), span.file)
-    try:
-        return np.frombuffer(source.read(span.start, span.size), np.uint8)
-    finally:
-        source.close()
-
-
-def _write(path: str, span: Span, data: Array) -> None:
-    with explained(path):
-        file = os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
-        try:
-            write_at(file, span.start, data.data)
-        finally:
-            os.close(file)
 
 
 class Journal:
@@ -257,19 +87,12 @@ class Journal:
             try:
                 found.append(Done(**json.loads(line)))
             except (ValueError, TypeError):
-                break  # the line that was being written
+                continue  # a line that was being written, the mark of sealing
         return found
 
-    def sealing(self, done: Iterable[Done]) -> None:
+    def sealing(self) -> None:
         """Say that everything is done and synced: a run that is killed between two renames can be taken up."""
-        lines = [json.dumps(self.head), *(json.dumps(asdict(one)) for one in done), SEALING]
-        part = self.path.with_name(self.path.name + ".new")
-        with explained(self.path):
-            part.unlink(missing_ok=True)  # of an earlier run, or a link that leads elsewhere
-            with part.open("x") as file:
-                file.write("\n".join(lines) + "\n")
-            fsync(part)
-            part.replace(self.path)
+        self._append("", SEALING)  # an empty line first: what was being written when a run was killed has no end
 
     def was_sealing(self) -> bool:
         """Whether an earlier run of this very plan was interrupted while files got their final names."""
@@ -288,12 +111,15 @@ class Journal:
     def flush(self, sync: Iterable[Path]) -> None:
         for path in sync:
             fsync(path)
-        with explained(self.path), self.path.open("a") as file:
-            file.writelines(json.dumps(asdict(done)) + "\n" for done in self._unsynced)
-            file.flush()
-            os.fsync(file.fileno())
+        self._append(*(json.dumps(asdict(done)) for done in self._unsynced))
         self._unsynced.clear()
         self._since = time.monotonic()
+
+    def _append(self, *lines: str) -> None:
+        with explained(self.path), self.path.open("a") as file:
+            file.writelines(line + "\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def is_journal(path: Path) -> bool:
@@ -351,23 +177,57 @@ def fsync(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, so that two runs cannot write one destination; no lock where the system has none."""
+def locked(path: Path) -> Iterator[bool]:
+    """Hold the journal, so that two runs cannot write one destination; yields whether it was made just now.
+
+    One that was made and that nothing was written into goes again. No lock where the system has none.
+    """
     try:
         import fcntl
     except ImportError:
-        yield
+        yield False
         return
-    with explained(path):
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
+    while True:
+        file, made = _journal_file(path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
+            os.close(file)
             raise Refused(f"{path}: another run is writing this destination", "wait for it to end") from None
-        yield
+        except OSError:
+            pass  # a file system without locks
+        if _stands_at(file, path):
+            break
+        os.close(file)  # its run has ended and removed it: a lock on it would keep nobody out
+    try:
+        yield made
     finally:
+        if made and _stands_at(file, path) and not os.fstat(file).st_size:
+            path.unlink()
         os.close(file)
+
+
+def _journal_file(path: Path) -> tuple[int, bool]:
+    """The open journal, and whether it was made; a link is not followed."""
+    flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
+    while True:
+        with explained(path):
+            try:
+                return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644), True
+            except FileExistsError:
+                pass
+            try:
+                return os.open(path, flags), False
+            except FileNotFoundError:
+                pass  # its run has ended meanwhile
+
+
+def _stands_at(file: int, path: Path) -> bool:
+    """Whether an open file is the one that stands at a path."""
+    try:
+        return os.path.samestat(os.fstat(file), path.lstat())
+    except OSError:
+        return False
 
 
 def work(job: Job) -> int:

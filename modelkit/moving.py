@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -21,8 +22,8 @@ _threads = threading.local()
 def move(source: str, read: Span, target: str, write: Span) -> None:
     """Copy a span through a small buffer that each thread keeps. Raises BrokenFile when the source ends before.
 
-    Measured on ext4: as fast as `cp`, where copy_file_range between unaligned places took half as long again
-    and a new 16 MiB buffer for each job five times as long.
+    Measured on ext4, synced and into a file whose room is reserved: 1.0 to 1.5 times the speed of a bare `cp`.
+    copy_file_range was slower than both, in small and in large pieces, and so was sendfile.
     """
     with explained(target):
         file = os.open(target, os.O_WRONLY | getattr(os, "O_BINARY", 0))
@@ -65,22 +66,37 @@ def _begin_writing(file: int, span: Span) -> None:
 
     posix_fadvise could do it too, and takes twice the processor's time.
     """
-    start = _sync_file_range()
+    start = _system("sync_file_range", ("c_int", "c_int64", "c_int64", "c_uint"))
     if start is not None:
         start(file, span.start, span.size, 2)  # SYNC_FILE_RANGE_WRITE; what it cannot do, fsync does later
 
 
+def reserve(file: int, size: int) -> None:
+    """Have the file system find room for a whole file at once: writing into it then takes half the time (ext4).
+
+    Raises OSError when there is no room. Where it cannot reserve, nothing happens: glibc's posix_fallocate would
+    write into every block instead.
+    """
+    call = _system("fallocate", ("c_int", "c_int", "c_int64", "c_int64"))
+    if call is None or not size or call(file, 0, 0, size) == 0:
+        return
+    import ctypes
+
+    if ctypes.get_errno() in (errno.ENOSPC, errno.EDQUOT):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
 @cache
-def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
-    """Linux' own call; None elsewhere."""
+def _system(name: str, arguments: tuple[str, ...]) -> Callable[..., int] | None:
+    """One of Linux' own calls; None elsewhere."""
     try:
         import ctypes
 
-        call = ctypes.CDLL(None).sync_file_range
+        call = getattr(ctypes.CDLL(None, use_errno=True), name)
     except (ImportError, OSError, AttributeError, TypeError):
         return None
-    call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-    return cast("Callable[[int, int, int, int], int]", call)
+    call.argtypes = [getattr(ctypes, one) for one in arguments]
+    return cast("Callable[..., int]", call)
 
 
 def _buffer() -> memoryview:

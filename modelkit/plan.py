@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from math import lcm, prod
 from typing import TYPE_CHECKING, Any, Literal
 
+from modelkit import runs
 from modelkit.encodings._codes import fits
 from modelkit.encodings._fitting import METHODS, Method
 from modelkit.moving import BUFFER
-from modelkit.runs import grouped, layout_of, lies_across, sliced, together
+from modelkit.runs import grouped, layout_of, lies_across, sliced
 from modelkit.steps import Step
 from modelkit.tensors import Encoding, Importance, Layout, Model, Shape, Span, Tensor
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 TILE = 4 * 2**20
 """Values worked on at once: 16 MiB of float32, large enough to keep threads busy."""
+
+PIECE = 128 * 2**10
+"""Values that a job reads, computes and writes at once: stored bytes of both sides stay in the processor's cache."""
 
 COPY = 16 * 2**20
 """Bytes of a job that computes nothing."""
@@ -119,7 +123,8 @@ class Job:
     def slab(self) -> int:
         """Rows of a slab: whole heads where rows move, and what stands alone on both sides."""
         rows, columns = self.shape
-        units = [together(side, self.shape) for side in (self.source, self.target) if not lies_across(side, self.shape)]
+        sides = [side for side in (self.source, self.target) if not lies_across(side, self.shape)]
+        units = [runs.together(side, self.shape) for side in sides]
         unit = lcm(*units, *(step.rows for step in self.steps), *(_tile(side) for side in (self.source, self.target)))
         if not self.repacks and not fitted(self.target) and lies_across(self.target, self.shape):
             return rows  # such codes are found in all values at once
@@ -131,16 +136,28 @@ class Job:
         return self.copies and not self.steps
 
     @property
+    def unit(self) -> int:
+        """Values that must stay together: blocks of both encodings, rows of one importance, whole heads."""
+        blocks = lcm(self.source.unit(self.shape), self.target.unit(self.shape))
+        return together(blocks, self.shape[-1], self.steps, self.importance)
+
+    @property
+    def piece(self) -> int:
+        """Values worked on at once."""
+        return max(PIECE // self.unit, 1) * self.unit
+
+    @property
     def memory(self) -> int:
-        """Bytes in use while it runs: what is read and written, and for arithmetic four float32 arrays."""
+        """Bytes in use while it runs: a piece of what is read and written, and for arithmetic four float32 arrays."""
         if self.moves:
             return BUFFER
-        stored = sum(span.size for span in (*self.reads, *self.writes))
         if self.in_slabs:
             held = sum(span.size for span in self.reads) if lies_across(self.source, self.shape) else 0
             held += sum(span.size for span in self.writes) if lies_across(self.target, self.shape) else 0
             return held + 8 * 4 * self.slab * self.shape[-1]
-        return stored if self.copies else stored + 4 * 4 * prod(self.shape)
+        count, piece = prod(self.shape), min(self.piece, prod(self.shape))
+        stored = sum(span.size for span in (*self.reads, *self.writes)) * piece // max(count, 1)
+        return stored if self.copies else stored + 4 * 4 * piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +289,9 @@ def _jobs(number: int, way: Assignment, reads: Mapping[str, Span], writes: Mappi
     total = way.source.count
     columns = way.source.shape[-1] if len(way.source.shape) > 1 else (1 if way.steps else total)
     constants, whole = way.constants, tuple(part.whole for part in way.source.parts)
-    for first, count in tiles(total, columns, _unit(way, columns), _limit(way)):
+    blocks = lcm(way.source.encoding.unit(way.source.shape), way.target.encoding.unit(way.target.shape))
+    unit = together(blocks, columns, way.steps, way.importance)
+    for first, count in tiles(total, columns, unit, _limit(way)):
         shape = (count // columns, columns) if count % columns == 0 else (count,)
         written = way.target.cut(writes, first, count)
         if constants:
@@ -284,11 +303,10 @@ def _jobs(number: int, way: Assignment, reads: Mapping[str, Span], writes: Mappi
         )  # fmt: skip
 
 
-def _unit(way: Assignment, columns: int) -> int:
-    """Values that must stay together: blocks of both encodings, and whole heads where rows move."""
-    blocks = lcm(way.source.encoding.unit(way.source.shape), way.target.encoding.unit(way.target.shape))
-    rows = columns if way.importance else 1  # weights are those of whole rows
-    return lcm(blocks, rows, *(step.rows * columns for step in way.steps))
+def together(blocks: int, columns: int, steps: Sequence[Step], importance: Importance | None) -> int:
+    """Values that must stay together: whole blocks, rows that share weights, heads where rows move."""
+    rows = columns if importance else 1
+    return lcm(blocks, rows, *(step.rows * columns for step in steps))
 
 
 def _limit(way: Assignment) -> int:

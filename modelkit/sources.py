@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -13,6 +14,8 @@ from typing import Protocol
 from modelkit.errors import BrokenFile, CannotAccess, Refused
 
 MOST_OPEN = 128  # files that a folder keeps open; systems allow a process a thousand or fewer
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+NO_URL = "only inspect and validate read URLs: download the file first"
 HEAD = 4096
 """Bytes of a file that are enough to tell what it is."""
 
@@ -115,6 +118,8 @@ class Disk:
         self.title = os.fspath(path)
         if not self.title or "\0" in self.title:
             raise CannotAccess(f"'{self.title}': is no path", "name a file or a folder")
+        if is_url(self.title):
+            raise CannotAccess(f"{self.title}: is a URL, not a path", NO_URL)
         with explained(self.path):
             folder = _is_folder(self.path)
         self.root = self.path if folder else self.path.parent
@@ -156,15 +161,31 @@ class explained:  # noqa: N801 - reads as a word in `with explained(path):`
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
-            raise CannotAccess(f"{os.fspath(self.path)}: {_words(error)}", _way_out(error)) from error
+            fix = _way_out(error)
+            if error.errno == errno.ENOENT and is_url(self.path):
+                fix = NO_URL
+            raise CannotAccess(f"{os.fspath(self.path)}: {_words(error)}", fix) from error
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Whether a path names something on another machine."""
+    return URL.match(os.fspath(path)) is not None
 
 
 def write_report(path: str, text: str) -> None:
     """Write a text whole or not at all. Raises CannotAccess."""
+    write_whole(path, text.encode("utf-8"))
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """Write a file whole or not at all: under a .part name, on the disk, then renamed. Raises CannotAccess."""
     part = Path(path + ".part")
     try:
         with explained(path):
-            part.write_text(text, encoding="utf-8")
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
             part.replace(path)
     finally:
         with suppress(OSError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -189,6 +189,20 @@ class Grouped(Sliced, Protocol):
         """Write codes of this very grid into their place in `parts`, flat uint8 arrays of the final size.
 
         Raises BadValue for a scale that the stored dtype cannot hold exactly. Constant parts are left alone.
+        """
+
+
+@runtime_checkable
+class Multiplying(Protocol):
+    """An encoding whose matrices can be multiplied by a vector without being unpacked."""
+
+    def multiplies(self, shape: Shape) -> bool:
+        """Whether that is possible for [rows, columns], and quicker here than products of float32."""
+
+    def multiply(self, parts: Sequence[Array], shape: Shape, vector: F32) -> F32:
+        """float32 [rows] from stored bytes (uint8 arrays), shape [rows, columns] and a vector [columns].
+
+        The real values of a row, rounded once, times the vector, added up as `kernels.groups.product` says.
         """
 
 

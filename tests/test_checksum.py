@@ -27,10 +27,10 @@ from modelkit.operations import checksum_known
 from modelkit.operations.checksum import digest_files, digest_tensors
 from modelkit.operations.checksum_check import Report, check
 from modelkit.operations.checksum_files import content
-from modelkit.operations.checksum_lines import LONGEST_LINE, Entry, line, parse
 from modelkit.operations.checksum_list import LARGEST_LIST, read_list
 from modelkit.operations.checksum_work import AHEAD, LARGE, PIECE, Meter
 from modelkit.operations.convert import Request, convert
+from modelkit.sums import LONGEST_LINE, Entry, line, parse
 
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 ODD_NAMES = ("plain.bin", "with space", "back\\slash", "new\nline", "return\r.x", "star *x", "(paren) = x", "ünïcode ☃")
@@ -636,3 +636,19 @@ def test_plain_digests_need_no_numpy(folder: Path) -> None:
     assert not modules_after("checksum", "d").intersection(HEAVY)
     Path("sums").write_text(f"{sha256(b'x')}  d/sub/inner\n")
     assert not modules_after("checksum", "--check", "sums").intersection(HEAVY)
+
+
+@pytest.mark.parametrize("tag", [False, True])
+def test_validate_reads_the_lists_that_checksum_writes(tag: bool, tmp_path: Path, run: Run) -> None:
+    """Names that need escapes too; digests of other algorithms say nothing about a sha256."""
+    name = "a\\b\nc.safetensors"
+    save_file({"a": np.ones(4, np.float32)}, tmp_path / name)
+    lines = run("checksum", name, *(["--tag"] if tag else []), cwd=tmp_path).stdout
+    digest = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+    assert digest in lines
+    others = "MD5 (other) = " + "0" * 32 + "\nBLAKE3 (x) = 00\n# comment\n"
+    for words, rules in ((lines, set()), (lines.replace(digest, "0" * 64), {"checksum-mismatch"})):
+        (tmp_path / "SHA256SUMS").write_text(others + words)
+        done = run("validate", ".", "--level", "full", "--json", cwd=tmp_path)
+        found = {one["rule"] for one in json.loads(done.stdout)["findings"]}
+        assert {rule for rule in found if rule.startswith("checksum")} == rules, done.stdout

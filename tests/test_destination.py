@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,9 @@ import pytest
 from safetensors.numpy import save_file
 from samples import STORIES, Run, small_weights
 
+from modelkit import moving
 from modelkit.errors import BadRequest, BrokenFile, CannotAccess, Refused, Unsupported
+from modelkit.moving import reserve
 from modelkit.operations.convert import Request, carry_out, check, convert, prepare
 from modelkit.sources import write_report
 
@@ -26,7 +31,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("ending", [".part", ".journal", ".journal.lock"])
+@pytest.mark.parametrize("ending", [".part", ".journal"])
 def test_a_source_under_a_working_name_survives(ending: str, source: Path, tmp_path: Path) -> None:
     mine = source.rename(tmp_path / f"b.safetensors{ending}")
     before = mine.read_bytes()
@@ -153,11 +158,46 @@ def test_absurd_numbers_are_refused(options: dict[str, int], source: Path, tmp_p
 
 
 def test_a_report_on_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, text: str, encoding: str) -> None:
-        path.touch()
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr("modelkit.sources.os.fsync", full)
     with pytest.raises(CannotAccess, match="no space left"):
         write_report(str(tmp_path / "page.html"), "words")
     assert names(tmp_path) == []
+
+
+def test_room_for_a_file_is_reserved_before_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with path.open("wb") as file:
+        file.truncate(5_000_000)
+        reserve(file.fileno(), 5_000_000)
+        reserve(file.fileno(), 0)
+        if sys.platform == "linux":
+            assert os.fstat(file.fileno()).st_blocks * 512 >= 5_000_000
+    assert path.stat().st_size == 5_000_000 and not any(path.read_bytes())
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EOPNOTSUPP])
+def test_no_room_is_found_out_before_the_work(
+    number: int, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a file system cannot reserve is written all the same; what it has no room for is not begun."""
+
+    def fails(*_: object) -> int:
+        ctypes.set_errno(number)
+        return -1
+
+    monkeypatch.setattr(moving, "_system", lambda name, arguments: fails if name == "fallocate" else None)
+    target, worked = tmp_path / "b.gguf", []
+    request = Request(str(source), str(target))
+    if number == errno.EOPNOTSUPP:
+        convert(request)
+        assert target.exists()
+        return
+    with pytest.raises(CannotAccess, match=os.strerror(number)[:9].lower()):
+        convert(request, lambda *_: worked.append(1))
+    assert not worked and not target.exists()
+    monkeypatch.undo()
+    convert(Request(str(source), str(target), resume=True))
+    assert names(tmp_path) == ["a.safetensors", "b.gguf"]

@@ -17,7 +17,8 @@ import pytest
 from safetensors.numpy import save_file
 from samples import Run, interruptible, small_weights
 
-from modelkit.errors import BadRequest, CannotAccess, Refused
+from modelkit import execute as execution
+from modelkit.errors import BadRequest, CannotAccess, ModelkitError, Refused
 from modelkit.operations.convert import Request, carry_out, check, convert, prepare
 
 SLOWLY = {**os.environ, "MODELKIT_KERNELS": "numpy"}
@@ -239,8 +240,81 @@ def test_a_receipt_names_digests_and_verdicts(source: Path, tmp_path: Path, run:
 def test_two_runs_do_not_write_one_destination(source: Path) -> None:
     fcntl = pytest.importorskip("fcntl")
     target = source.with_name("b.gguf")
-    lock = source.with_name("b.gguf.journal.lock")
-    with lock.open("w") as file:
+    with source.with_name("b.gguf.journal").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(Refused, match="another run"):
             convert(Request(str(source), str(target)))
+        assert not target.exists() and source.with_name("b.gguf.journal").exists()
+    convert(Request(str(source), str(target)))  # the other run is gone, and its empty journal is no obstacle
+    assert sorted(path.name for path in source.parent.iterdir()) == ["a.safetensors", "b.gguf"]
+
+
+def test_a_lock_on_a_journal_that_was_removed_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs that open the file of one that has just ended must not both go on."""
+    pytest.importorskip("fcntl")
+    journal = tmp_path / "j"
+    real = execution._stands_at
+    seen: list[bool] = []
+
+    def removed_first(file: int, path: Path) -> bool:
+        if not seen:
+            path.unlink()  # the run that owned it ends between opening and locking
+        seen.append(real(file, path))
+        return seen[-1]
+
+    monkeypatch.setattr(execution, "_stands_at", removed_first)
+    with execution.locked(journal) as new:
+        assert new and journal.exists() and seen == [False, True]
+        with pytest.raises(Refused, match="another run"), execution.locked(journal):
+            pass
+    assert not journal.exists()
+
+
+def test_a_refused_run_leaves_nothing_and_looks_for_what_is_not_its_own(source: Path) -> None:
+    """Between the first look and the lock, somebody may have put something there."""
+    target, part = source.with_name("b.gguf"), source.with_name("b.gguf.part")
+    prepared = prepare(Request(str(source), str(target)))
+    for there in (part, target):
+        there.write_bytes(b"mine")
+        with pytest.raises(Refused):
+            carry_out(prepared)
+        assert there.read_bytes() == b"mine"
+        there.unlink()
+    assert [path.name for path in source.parent.iterdir()] == ["a.safetensors"]
+    source.with_name("b.gguf.journal").symlink_to(source.with_name("elsewhere"))
+    with pytest.raises(ModelkitError):
+        carry_out(prepared)
+    assert not source.with_name("elsewhere").exists()
+
+
+def test_a_killed_run_leaves_the_partial_file_and_the_journal_alone(source: Path) -> None:
+    script = (
+        "import os, signal, sys\nfrom modelkit.operations.convert import Request, convert\n"
+        "convert(Request(sys.argv[1], sys.argv[2]), lambda *_: os.kill(os.getpid(), signal.SIGKILL))"
+    )
+    target = source.with_name("b.gguf")
+    done = subprocess.run([sys.executable, "-c", script, str(source), str(target)], check=False)
+    assert done.returncode == -9
+    assert sorted(path.name for path in source.parent.iterdir()) == ["a.safetensors", "b.gguf.journal", "b.gguf.part"]
+    convert(Request(str(source), str(target), resume=True))
+    assert sorted(path.name for path in source.parent.iterdir()) == ["a.safetensors", "b.gguf"]
+
+
+def test_a_torn_line_of_the_journal_costs_one_job(source: Path, tmp_path: Path) -> None:
+    """What a run that is taken up writes behind it counts."""
+    prepared = prepare(Request(str(source), str(tmp_path / "b.gguf"), "f16"))
+    journal = execution.Journal(tmp_path / "j", prepared.plan, prepared.sources)
+    journal.begin()
+    for number in (0, 1, 2):
+        journal.keep(execution.Done(number, 5), [])
+        journal.flush([])
+    text = journal.path.read_text()
+    journal.path.write_text(text[:-9])
+    assert [done.job for done in journal.resume()] == [0, 1]
+    for number in (2, 3):
+        journal.keep(execution.Done(number, 5), [])
+        journal.flush([])
+    assert [done.job for done in journal.resume()] == [0, 1, 3] and not journal.was_sealing()
+    journal.path.write_text(journal.path.read_text()[:-9])
+    journal.sealing()
+    assert journal.was_sealing() and [done.job for done in journal.resume()] == [0, 1]

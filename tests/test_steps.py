@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelkit.encodings import ENCODINGS
-from modelkit.execute import difference, shifted_difference
+from modelkit.jobs import shifted_difference
+from modelkit.kernels.arrays import difference
 from modelkit.plan import copies, expect
 from modelkit.steps import Step
 from modelkit.steps.add_one import AddOne
@@ -76,7 +77,7 @@ def test_the_loss_is_the_same_in_both_directions(values: list[float]) -> None:
     """Rounded 1 + w against w, read as what both mean."""
     bare, factor = column(values), AddOne(1).apply(column(values))
     assert shifted_difference(bare, factor, 1)[0] == shifted_difference(factor, bare, -1)[0]
-    assert difference(factor, factor) == (0.0, 0.0, 0.0)
+    assert difference(factor, factor)[:2] == (0.0, 0.0)
 
 
 def test_values_that_are_no_numbers_count_as_equal() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -22,6 +22,7 @@ COLUMNS = {"gguf": "gguf", "hugging face": "huggingface", "llama2.c": "llama2c"}
 CANONICAL = "canonical"
 """The dialect of the arithmetic, in memory only: GGUF's names, rotation in halves, norm weights as the factor."""
 
+BIASES = ("attention", "output", "mlp")
 Rows = Literal["", "heads", "kv_heads", "plus_one"]
 Activation = Literal["silu", "gelu", "gelu_tanh"]  # gelu: by the error function
 
@@ -56,7 +57,7 @@ class Config:
     score_softcap: float | None = None  # c: scores become c * tanh(score / c)
     logit_softcap: float | None = None
     embedding_scale: float = 1.0  # of embeddings as they enter, not of a tied head
-    bias: tuple[str, ...] = ()  # "attention", "mlp": which projections have one
+    bias: tuple[str, ...] = ()  # of BIASES: which projections have one; "attention" are q, k and v
     name: str = ""
     original: Mapping[str, Any] = field(default_factory=dict)
 
@@ -82,7 +83,7 @@ class Row:
     names: Mapping[str, str]  # by dialect; "" where the dialect has no such tensor
     shape: tuple[str, ...]
     rows: Rows  # whose heads the rows belong to, where rotary pairing orders them; plus_one: see `steps`
-    when: str  # "" always there; else the condition under which it is: "untied", "attention bias", "mlp bias"
+    when: str  # "" always there; else the condition under which it is: "untied", "attention bias", "output bias", "mlp bias"
 
     @property
     def layered(self) -> bool:
@@ -135,6 +136,11 @@ class Architecture:
 
     def is_ignored(self, name: str) -> bool:
         return any(re.fullmatch(pattern, name) for pattern in self.ignored)
+
+    def biases(self, there: Collection[str], dialect: str) -> tuple[str, ...]:
+        """Which projections have one, by the names of the tensors that are there."""
+        found = {row.when for row in self.table if row.names[dialect].format(0) in there}
+        return tuple(kind for kind in BIASES if f"{kind} bias" in found)
 
     def steps(self, row: Row, config: Config, source: str, target: str) -> tuple[Step, ...]:
         """What this tensor needs between two dialects (CANONICAL is one): other rows, or the norm's missing 1.

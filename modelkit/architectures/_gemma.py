@@ -8,7 +8,7 @@ from typing import Any
 
 from modelkit.architectures import _windows
 from modelkit.architectures._contract import Config
-from modelkit.architectures._huggingface_keys import Keys
+from modelkit.architectures._huggingface_keys import Keys, attention_bias
 from modelkit.errors import Unsupported
 
 SAYS = ("bias", "embedding_scale", "score_scale", "sliding", "window")
@@ -54,7 +54,7 @@ def keys(config: Config, period: int) -> dict[str, Any]:
         raise Unsupported(f"config.json says the scale of scores by a whole number: {config.score_scale} is none")
     sliding = _windows.by_layer(config.sliding, config.layers, config.window)
     return {
-        "attention_bias": "attention" in config.bias,
+        "attention_bias": attention_bias(config),
         "query_pre_attn_scalar": scalar,
         "sliding_window": config.window or DEFAULTS["sliding_window"],  # null would not load
         **(

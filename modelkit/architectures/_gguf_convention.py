@@ -108,7 +108,7 @@ def notes(own: Convention, config: Config) -> list[str]:
         found.append(f"llama.cpp does not apply the sliding window of {config.window:,} positions (modelkit keeps it)")
     if own.period and isinstance(keys.get(PATTERN), list):
         found.append("which layers slide follows no period: of llama.cpp, only recent versions read such a list")
-    if "attention" in config.bias and not own.bias and not own.output_bias:
+    if "output" in config.bias and not own.output_bias:
         found.append("llama.cpp knows no attn_output.bias of this architecture and will not load the file")
     if SCALE in keys:
         found.append(f"llama.cpp does not read the scale of attention scores, {keys[SCALE]:.6g} (modelkit keeps it)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from modelkit.architectures._contract import Config
 from modelkit.errors import BrokenFile, Unsupported
 
 FIX = "fetch the model's own config.json again"
@@ -97,8 +98,9 @@ class Keys:
         return dict(value or {})
 
     def biases(self, *kinds: str) -> tuple[str, ...]:
-        """Those of "attention" and "mlp" whose flag is set."""
-        return tuple(kind for kind in kinds if self.get(f"{kind}_bias"))
+        """By the flags of "attention" (q, k, v and output) and "mlp"."""
+        flagged = {"attention": ("attention", "output"), "mlp": ("mlp",)}
+        return tuple(bias for kind in kinds if self.get(f"{kind}_bias") for bias in flagged[kind])
 
     def layer_types(self, layers: int) -> tuple[bool, ...] | None:
         """By layer: whether it slides; None where config.json does not list them."""
@@ -125,3 +127,13 @@ class Keys:
     def unsupported(self, what: str, fix: str = "") -> Unsupported:
         fix = fix or "this is no plain model of its family; a .safetensors file carries its weights as they are"
         return Unsupported(f"unsupported architecture {self.family}: {what}", fix)
+
+
+def attention_bias(config: Config) -> bool:
+    """The flag that stands for q, k, v and output together. Raises Unsupported where only some of them have one."""
+    some = {"attention", "output"} & set(config.bias)
+    if len(some) == 1:
+        there, absent = ("q, k and v", "output") if "attention" in some else ("output", "q, k and v")
+        message = f"a config.json cannot say that {there} have biases and {absent} none"
+        raise Unsupported(message, "keep it in GGUF, where the tensors say it")
+    return bool(some)

@@ -24,7 +24,7 @@ blk.{}.attn_k.bias                 | model.layers.{}.self_attn.k_proj.bias      
 blk.{}.attn_v.weight               | model.layers.{}.self_attn.v_proj.weight           | kv hidden         |          |
 blk.{}.attn_v.bias                 | model.layers.{}.self_attn.v_proj.bias             | kv                |          | attention bias
 blk.{}.attn_output.weight          | model.layers.{}.self_attn.o_proj.weight           | hidden q          |          |
-blk.{}.attn_output.bias            | model.layers.{}.self_attn.o_proj.bias             | hidden            |          | attention bias
+blk.{}.attn_output.bias            | model.layers.{}.self_attn.o_proj.bias             | hidden            |          | output bias
 blk.{}.post_attention_norm.weight  | model.layers.{}.post_attention_layernorm.weight   | hidden            | plus_one |
 blk.{}.ffn_norm.weight             | model.layers.{}.pre_feedforward_layernorm.weight  | hidden            | plus_one |
 blk.{}.ffn_gate.weight             | model.layers.{}.mlp.gate_proj.weight              | ff hidden         |          |

@@ -17,7 +17,7 @@ from modelkit.architectures import _gguf, _gguf_rope, _huggingface, _llama2c, _w
 from modelkit.architectures._contract import Architecture, table
 from modelkit.architectures._gguf_convention import Convention
 from modelkit.architectures._huggingface import Family
-from modelkit.architectures._huggingface_keys import Keys
+from modelkit.architectures._huggingface_keys import Keys, attention_bias
 
 TABLE = table("""
 gguf                       | hugging face                                     | llama2.c                          | shape             | rows     | when
@@ -30,7 +30,7 @@ blk.{}.attn_k.bias         | model.layers.{}.self_attn.k_proj.bias            | 
 blk.{}.attn_v.weight       | model.layers.{}.self_attn.v_proj.weight          | layers.{}.attention.wv.weight     | kv hidden         |          |
 blk.{}.attn_v.bias         | model.layers.{}.self_attn.v_proj.bias            |                                   | kv                |          | attention bias
 blk.{}.attn_output.weight  | model.layers.{}.self_attn.o_proj.weight          | layers.{}.attention.wo.weight     | hidden q          |          |
-blk.{}.attn_output.bias    | model.layers.{}.self_attn.o_proj.bias            |                                   | hidden            |          | attention bias
+blk.{}.attn_output.bias    | model.layers.{}.self_attn.o_proj.bias            |                                   | hidden            |          | output bias
 blk.{}.ffn_norm.weight     | model.layers.{}.post_attention_layernorm.weight  | layers.{}.ffn_norm.weight         | hidden            |          |
 blk.{}.ffn_gate.weight     | model.layers.{}.mlp.gate_proj.weight             | layers.{}.feed_forward.w1.weight  | ff hidden         |          |
 blk.{}.ffn_gate.bias       | model.layers.{}.mlp.gate_proj.bias               |                                   | ff                |          | mlp bias
@@ -50,7 +50,7 @@ LLAMA = Family(
     "LlamaForCausalLM",
     SIZES | {"intermediate_size": 11008, "max_position_embeddings": 2048},
     read=lambda keys, fields: {"bias": keys.biases("attention", "mlp")},
-    write=lambda config: {f"{kind}_bias": kind in config.bias for kind in ("attention", "mlp")},
+    write=lambda config: {"attention_bias": attention_bias(config), "mlp_bias": "mlp" in config.bias},
     says=("bias",),
 )
 

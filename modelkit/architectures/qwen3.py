@@ -10,6 +10,7 @@ from modelkit.architectures import _gguf, _gguf_rope, _huggingface, _qwen
 from modelkit.architectures._contract import Architecture, table
 from modelkit.architectures._gguf_convention import Convention
 from modelkit.architectures._huggingface import Family
+from modelkit.architectures._huggingface_keys import attention_bias
 
 TABLE = table("""
 gguf                       | hugging face                                     | shape             | rows     | when
@@ -24,7 +25,7 @@ blk.{}.attn_k_norm.weight  | model.layers.{}.self_attn.k_norm.weight          | 
 blk.{}.attn_v.weight       | model.layers.{}.self_attn.v_proj.weight          | kv hidden         |          |
 blk.{}.attn_v.bias         | model.layers.{}.self_attn.v_proj.bias            | kv                |          | attention bias
 blk.{}.attn_output.weight  | model.layers.{}.self_attn.o_proj.weight          | hidden q          |          |
-blk.{}.attn_output.bias    | model.layers.{}.self_attn.o_proj.bias            | hidden            |          | attention bias
+blk.{}.attn_output.bias    | model.layers.{}.self_attn.o_proj.bias            | hidden            |          | output bias
 blk.{}.ffn_norm.weight     | model.layers.{}.post_attention_layernorm.weight  | hidden            |          |
 blk.{}.ffn_gate.weight     | model.layers.{}.mlp.gate_proj.weight             | ff hidden         |          |
 blk.{}.ffn_up.weight       | model.layers.{}.mlp.up_proj.weight               | ff hidden         |          |
@@ -39,7 +40,7 @@ QWEN3 = Family(
     _qwen.DEFAULTS | {"head_dim": 128},
     says=("bias", "window", "sliding"),
     read=lambda keys, fields: {"bias": keys.biases("attention"), **_qwen.windows(keys, fields)},
-    write=lambda config: {"attention_bias": "attention" in config.bias, **_qwen.window_keys(config)},
+    write=lambda config: {"attention_bias": attention_bias(config), **_qwen.window_keys(config)},
 )
 
 architecture = Architecture(

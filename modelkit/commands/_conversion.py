@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from modelkit.commands._options import run_safely
+from modelkit.commands._options import Interrupted, run_safely
+from modelkit.errors import CannotAccess, ModelkitError
 
 
 def run(source: str, destination: str, to: str | None, options: Mapping[str, Any], operation: str = "convert") -> None:
@@ -52,8 +52,7 @@ def _body(source: str, destination: str, to: str | None, options: Mapping[str, A
         with progress(Path(destination).name, prepared.plan.layout.size, quiet=options["quiet"]) as bar:
             result = operation.carry_out(prepared, bar)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; run the same command with --resume to go on\n")
-        return 130
+        raise Interrupted("; run the same command with --resume to go on") from None
     if options["receipt"]:
         _write_receipt(options["receipt"], result)
     if options["as_json"]:
@@ -75,10 +74,18 @@ def _show_plan(prepared: Any, workers: int | None, *, as_json: bool) -> None:
 
 
 def _write_receipt(path: str, result: Any) -> None:
+    """What was asked for is not all there without it: exit 1, and the words say that DST is whole all the same."""
     from modelkit.operations.receipt import receipt
     from modelkit.sources import write_report
 
-    write_report(path, json.dumps(receipt(result), indent=2) + "\n")
+    whole = f"{result.prepared.request.destination} is whole, but its receipt was not written"
+    try:
+        write_report(path, json.dumps(receipt(result), indent=2) + "\n")
+    except ModelkitError as error:
+        fix = "; then ".join(filter(None, (error.fix, "run again with --force to have both")))
+        raise CannotAccess(f"{whole}: {error.message}", fix) from error
+    except KeyboardInterrupt:
+        raise Interrupted(f"; {whole}") from None
 
 
 def _folded(notes: tuple[str, ...]) -> list[str]:

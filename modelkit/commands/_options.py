@@ -55,8 +55,30 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with what to do now."""
+
+
+def _document(message: str, fix: str = "", rule: str = "") -> None:
+    """The error as JSON, where the call asked for JSON."""
+    from modelkit.report import console
+
+    context = click.get_current_context(silent=True)
+    asked = context.params if context is not None else {}
+    formats = asked.get("formats", ())  # of validate: the last ones go to files
+    if not asked.get("as_json") and "json" not in formats[: len(formats) - len(asked.get("outputs", ()))]:
+        return
+    try:
+        console.error_document(message, fix, rule)
+    except OSError:
+        _drop_output()  # nobody listens; the exit code says it
+
+
 def run_safely(work: Callable[[], int]) -> None:
-    """Run a command's body and exit: no traceback for anything that an input or the system can cause."""
+    """Run a command's body and exit: no traceback for anything that an input or the system can cause.
+
+    Who asked for JSON finds one document on stdout in any case; the words for people are on stderr.
+    """
     from modelkit.report import console
 
     try:
@@ -64,9 +86,12 @@ def run_safely(work: Callable[[], int]) -> None:
     except ModelkitError as problem:
         console.error(problem)
         code = problem.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
+        _document(problem.message, problem.fix, getattr(problem, "rule", ""))
+    except KeyboardInterrupt as problem:
+        words = f"interrupted{problem}"
+        sys.stderr.write(f"{words}\n")
         code = 130
+        _document(words)
     except BrokenPipeError:
         _drop_output()
         code = 0

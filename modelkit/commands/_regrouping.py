@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from modelkit.commands._options import json_option, quiet_option
+from modelkit.commands._options import Interrupted, json_option, quiet_option
 
 if TYPE_CHECKING:
     from modelkit.operations.convert import Prepared
@@ -56,8 +55,7 @@ def run(prepare: Callable[[Request], Prepared], request: Request, options: Mappi
         with progress(title, prepared.plan.layout.size, quiet=options["quiet"]) as bar:
             done = carry_out(prepared, request, bar)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; run the same command with --resume to go on\n")
-        return 130
+        raise Interrupted("; run the same command with --resume to go on") from None
     if not options["quiet"]:
         for text in done.before.notes if done.before else ():
             console.note(text)

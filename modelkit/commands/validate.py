@@ -17,6 +17,7 @@ Examples:
   modelkit validate model.gguf --level full
   modelkit validate models/*.safetensors -f sarif -o modelkit.sarif
   modelkit validate model/ --policy modelkit.toml --fail-on warning
+  modelkit validate https://example.com/model.gguf
 
 \b
 Levels: header reads no tensor data; sample reads a twentieth of it, the same in every run;
@@ -46,6 +47,7 @@ everything could be checked, 130 interrupted."""
 def command(paths: tuple[str, ...], **options: object) -> None:
     """Judge PATHs: model files and folders of any kind, hostile ones too. Nothing of a model is run.
 
+    A PATH may be the https URL of one file: its headers are judged, and nothing is downloaded but them.
     What each rule means: modelkit explain RULE.
     """
     from modelkit.commands import _validation

@@ -9,6 +9,7 @@ import click
 from modelkit.commands._options import json_option, quiet_option, run_safely
 
 if TYPE_CHECKING:
+    from modelkit.operations.gates import Gate
     from modelkit.operations.verify import Request
 
 
@@ -19,6 +20,7 @@ Examples:
   modelkit verify model/ model.gguf --gate lossless
   modelkit verify model/ model.gguf --text book.txt --local --html report.html
   modelkit verify model/ model.gguf --plan
+  modelkit verify --seal bundle/ unpacked/
 
 \b
 Gates: lossless (not one bit), cast (mean KL 1e-3), int8 (5e-3, top-1 95 %), q6 (0.02, 93 %),
@@ -37,6 +39,7 @@ Exit codes: 0 measured, or the gate is passed, 1 the gate is failed, or refused,
 @click.option("--max-kl", type=click.FloatRange(min=0), metavar="X", help="Judge by mean KL, in nats.")
 @click.option("--min-top1", type=click.FloatRange(0, 1), metavar="Y", help="Judge by top-1 agreement, 0 to 1.")
 @click.option("--local", is_flag=True, help="Also each layer's own error, fed with the original's input.")
+@click.option("--seal", is_flag=True, help="ORIGINAL is a bundle: its seal is used. [gate: lossless]")
 @click.option("--plan", "plan_only", is_flag=True, help="Time and memory, from headers alone.")
 @click.option("--html", metavar="FILE", help="Write a page with plots.")
 @quiet_option
@@ -51,6 +54,7 @@ def command(
     max_kl: float | None,
     min_top1: float | None,
     local: bool,
+    seal: bool,
     plan_only: bool,
     html: str | None,
     quiet: bool,
@@ -69,12 +73,33 @@ def command(
         if tokens_file is not None and text is not None:
             raise click.UsageError("--tokens-file and --text exclude each other")
         chosen = choose(gate, max_kl, min_top1)
+        if seal:
+            if tokens_file or text or tokenizer or local or plan_only or html:
+                raise click.UsageError("--seal goes with --gate, --max-kl, --min-top1, --quiet and --json only")
+            return _verify_seal(original, converted, chosen, quiet=quiet, as_json=as_json)
         request = operation.Request(original, converted, tokens_file, text, tokenizer, chosen, local)
         if plan_only:
             return _plan(request, as_json=as_json)
         return _verify(request, html, quiet=quiet, as_json=as_json)
 
     run_safely(work)
+
+
+def _verify_seal(bundle: str, model: str, gate: Gate | None, *, quiet: bool, as_json: bool) -> int:
+    from modelkit.runner.threads import use_free_cores
+
+    use_free_cores()
+    from modelkit.operations import seal
+    from modelkit.report import console, sealing
+    from modelkit.report.progress import progress
+
+    with progress("verify", None, quiet=quiet) as bar:
+        found = seal.check(seal.read(bundle), model, gate, bar)
+    if as_json:
+        console.document(sealing.comparison_document(found, bundle, model))
+    elif not quiet:
+        console.data(sealing.comparison_lines(found))
+    return {"passed": 0, "failed": 1, "inconclusive": 2}[found.judgement.answer]
 
 
 def _plan(request: Request, *, as_json: bool) -> int:
@@ -110,4 +135,6 @@ def _verify(request: Request, html: str | None, *, quiet: bool, as_json: bool) -
     elif not quiet:
         console.data(verification.verification_lines(found, request))
     answer = found.judgement.answer if found.judgement else "passed"
+    if quiet and found.judgement is not None and answer != "passed":
+        console.note(verification.judgement_line(found.judgement))
     return {"passed": 0, "failed": 1, "inconclusive": 2}[answer]

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, cast
 
 from modelkit.encodings._kinds import RAW
+from modelkit.encodings._one_pass import one_pass
 from modelkit.errors import BadRequest
 from modelkit.shelf import Shelf
 from modelkit.tensors import Encoding
@@ -68,3 +69,6 @@ def _pairs(words: str) -> dict[str, str]:
             raise BadRequest(f"'{word}': KEY=VALUE expected, each key once", "write it like gptq:bits=4,group=128")
         found[key] = value
     return found
+
+
+__all__ = ["ENCODINGS", "RAW", "by_dtype", "by_ggml", "find", "one_pass"]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from modelkit import kernels
 from modelkit.encodings._slabs import MOST, out_of_range, refuse_beyond, slabs
 from modelkit.errors import Unsupported
+from modelkit.kernels import groups
 from modelkit.lazy import np
 from modelkit.tensors import BITS, Part
 
@@ -170,6 +171,13 @@ class Block:
             for run in slabs(len(blocks), self.values):
                 values[run] = self.decode(blocks[run])
         return values.reshape(shape)
+
+    def multiplies(self, shape: Shape) -> bool:
+        return self.name in kernels.BLOCKS and self.misfit(shape) is None and kernels.native() is not None
+
+    def multiply(self, parts: Sequence[Array], shape: Shape, vector: F32) -> F32:
+        assert self.decode is not None  # noqa: S101 - multiplies looked
+        return groups.multiply_blocks(self.name, parts[0].reshape(shape[0], -1), vector, self.decode)
 
     def holds(self, other: Encoding) -> bool:
         return self == other

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from math import gcd, prod
 from typing import TYPE_CHECKING, ClassVar
 
+from modelkit import kernels
 from modelkit.encodings._grouped import same_numbers
 from modelkit.encodings._slabs import refuse_nonfinite, slabs
 from modelkit.kernels import groups
@@ -95,6 +96,15 @@ class Llama2c:
             size = gcd(group, shape[-1])
             return f"groups of {self.group} do not divide groups of {group}; llama2c:group={size} does"
         return self
+
+    def multiplies(self, shape: Shape) -> bool:
+        whole = self.group % 32 == 0 and shape[-1] % self.group == 0  # a kernel's sums; no group straddles rows
+        return whole and kernels.native() is not None
+
+    def multiply(self, parts: Sequence[Array], shape: Shape, vector: F32) -> F32:
+        codes = parts[0].view(np.int8).reshape(shape)
+        scales = np.require(parts[1].reshape(-1).view("<f4"), np.float32, ("C", "A"))
+        return groups.multiply_groups(codes, scales, None, vector)
 
     def holds(self, other: Encoding) -> bool:
         return self == other

@@ -26,8 +26,26 @@ class Native(Protocol):
     def widen(self, name: str, data: Array, out: F32) -> None:
         """float32 from small floats."""
 
+    def convert(  # the extension takes no keywords
+        self,
+        source: str,
+        data: Array,
+        target: str,
+        out: Array,
+        limit: float,
+        finite: bool,  # noqa: FBT001
+    ) -> tuple[float, float, float] | None:
+        """Stored bytes into stored bytes, and what `difference` says of their values.
+
+        None, with `out` half written, at a magnitude above `limit`, at a NaN or infinity where only finite values may
+        be, or when a scale overflows.
+        """
+
     def scan(self, values: F32) -> tuple[float, int]:
         """(the largest finite magnitude, the place of the first NaN or infinity or -1)."""
+
+    def statistics(self, values: F32, around: float) -> tuple[float, float, float, float, int, int, int]:
+        """Of the finite values: low, high, sum of (x - around), sum of its squares; zeros, NaN and infinities."""
 
     def difference(self, before: F32, after: F32) -> tuple[float, float, float]:
         """(largest, sum of squares) of after - before, sum of squares of before; where before is finite."""

@@ -1,4 +1,4 @@
-"""Loops over whole arrays: the scan for what is no number, and how far two arrays lie apart."""
+"""Loops over whole arrays: the scan for what is no number, statistics, and how far two arrays lie apart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from modelkit import kernels
 from modelkit.lazy import np
 
 if TYPE_CHECKING:
-    from modelkit.tensors import F32
+    from modelkit.tensors import F32, Array
 
 SLAB = 1 << 15  # values that numpy works on at once: temporaries stay in the cache
 
@@ -32,6 +32,33 @@ def scan_in_numpy(flat: F32) -> tuple[float, int]:
             high = float(sizes.max(where=finite, initial=0))
         largest = max(largest, high)
     return largest, first
+
+
+def statistics(values: Array, around: float) -> tuple[float, float, float, float, int, int, int]:
+    """(low, high, sum of x - around, sum of its squares) of the finite values; the number of zeros, NaN, infinities.
+
+    Sums are float64, in any order. Without finite values low is infinite and high minus infinity.
+    """
+    flat = np.ascontiguousarray(values).reshape(-1)
+    extension = kernels.native() if flat.dtype == np.float32 else None
+    return extension.statistics(flat, around) if extension else statistics_in_numpy(flat, around)
+
+
+def statistics_in_numpy(flat: Array, around: float) -> tuple[float, float, float, float, int, int, int]:
+    """`statistics` without the extension, and of numbers that are no float32."""
+    low, high, apart, squares, zeros, nans, infinities = np.inf, -np.inf, 0.0, 0.0, 0, 0, 0
+    for start in range(0, len(flat), SLAB):
+        with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+            wide = flat[start : start + SLAB].astype(np.float64)
+        finite = wide[np.isfinite(wide)]
+        missing = int(np.count_nonzero(np.isnan(wide)))
+        nans, infinities = nans + missing, infinities + len(wide) - len(finite) - missing
+        zeros += len(finite) - int(np.count_nonzero(finite))
+        low, high = float(finite.min(initial=low)), float(finite.max(initial=high))
+        with np.errstate(over="ignore"):  # of f64 the squares may be too large
+            finite -= around
+            apart, squares = apart + float(finite.sum()), squares + float(np.einsum("i,i->", finite, finite))
+    return low, high, apart, squares, zeros, nans, infinities
 
 
 def difference(before: F32, after: F32) -> tuple[float, float, float]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from modelkit.errors import ModelkitError
 from modelkit.operations.checksum_files import Content, Unread, content, files_of, size_of
 from modelkit.operations.checksum_known import Known, by_content_address, pointer
-from modelkit.operations.checksum_lines import MODEL, Entry
 from modelkit.operations.checksum_work import Meter, Progress, side_by_side
+from modelkit.sums import MODEL, Entry
 
 if TYPE_CHECKING:
     from modelkit.operations.checksum_model import ModelDigest

@@ -10,12 +10,10 @@ from typing import Literal
 from modelkit.errors import BadRequest, ModelkitError
 from modelkit.operations.checksum_files import GIT_INDEX, Content, Unread, content, pointer_name, size_of
 from modelkit.operations.checksum_known import pointer
-from modelkit.operations.checksum_lines import GIT, Entry, Kind
 from modelkit.operations.checksum_list import Listing, read_list
 from modelkit.operations.checksum_places import Places
 from modelkit.operations.checksum_work import Meter, Progress, side_by_side
-
-EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+from modelkit.sums import EMPTY, GIT, Entry, Kind
 
 State = Literal["OK", "FAILED", "MISSING", "UNREADABLE"]
 

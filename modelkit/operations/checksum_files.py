@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Protocol
 
 from modelkit.errors import BrokenFile, CannotAccess
-from modelkit.operations.checksum_lines import GIT
 from modelkit.operations.checksum_work import Meter, Updates, hash_span
 from modelkit.sources import LocalFile, explained
+from modelkit.sums import GIT
 
 GIT_INDEX = "git-index"
 """git's name of what it keeps of a file: the content, or the pointer that git-lfs puts in its place."""

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from modelkit.operations.checksum_files import GIT_INDEX
-from modelkit.operations.checksum_lines import GIT
+from modelkit.sums import GIT
 
 HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 POINTER = re.compile(

@@ -15,8 +15,8 @@ from typing import Any
 from modelkit.errors import BadRequest, BrokenFile
 from modelkit.operations.checksum_files import Unread, files_of
 from modelkit.operations.checksum_known import by_place, pointer
-from modelkit.operations.checksum_lines import ALGORITHMS, GIT, MODEL, Entry, Kind, parse
 from modelkit.sources import Disk
+from modelkit.sums import ALGORITHMS, GIT, MODEL, Entry, Kind, parse
 
 LARGEST_LIST = 64 * 2**20
 """Bytes: some half a million lines."""

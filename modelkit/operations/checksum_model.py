@@ -137,7 +137,7 @@ def _stored_digest(opened: Opened, member: Member, spans: Sequence[Span], state:
                 rows = step.apply(rows)
             state.update(rows.reshape(-1).data)
         else:
-            hash_span(source_of(opened.opener, span.file), span.start, span.size, [state], Meter())
+            hash_span(source_of(opened.disk, span.file), span.start, span.size, [state], Meter())
 
 
 def _runs(member: Member) -> Iterator[tuple[int, int, Shape]]:
@@ -190,7 +190,7 @@ def _rounded(values: Array) -> F32:
 
 def _fresh(opened: Opened, span: Span) -> Array:
     """Bytes in memory of their own: they are held while all rows are decoded."""
-    return np.frombuffer(source_of(opened.opener, span.file).read(span.start, span.size), np.uint8)
+    return np.frombuffer(source_of(opened.disk, span.file).read(span.start, span.size), np.uint8)
 
 
 def _read(opened: Opened, place: int, span: Span) -> Array:
@@ -199,5 +199,5 @@ def _read(opened: Opened, place: int, span: Span) -> Array:
     if len(kept.get(place, b"")) < span.size:
         kept[place] = bytearray(span.size)
     view = memoryview(kept[place])[: span.size]
-    source_of(opened.opener, span.file).read_into(span.start, view)
+    source_of(opened.disk, span.file).read_into(span.start, view)
     return np.frombuffer(view, np.uint8)

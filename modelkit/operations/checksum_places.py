@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from modelkit.errors import BrokenFile
-from modelkit.operations.checksum_lines import Entry, Kind
+from modelkit.sums import Entry, Kind
 
 
 class Places:

@@ -45,7 +45,7 @@ def stored_digests(
 
     def work(array: StoredArray, meter: Meter) -> str:
         state = hashlib.sha256()
-        hash_span(source_of(array.opened.opener, array.span.file), array.span.start, array.span.size, [state], meter)
+        hash_span(source_of(array.opened.disk, array.span.file), array.span.start, array.span.size, [state], meter)
         return state.hexdigest()
 
     return side_by_side(arrays, work, lambda array: array.span.size, workers, progress)

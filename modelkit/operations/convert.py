@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from modelkit.errors import BadRequest, BadValue, BrokenFile, CannotAccess, Refused, Unsupported
-from modelkit.execute import Done, Journal, execute, is_journal, locked, still_there, work
+from modelkit.execute import Journal, execute, is_journal, locked, still_there, work
 from modelkit.formats import Format
+from modelkit.jobs import Done
 from modelkit.operations import importance
 from modelkit.operations.design import Design, constant_tensors, design, refuse_requantising, understand
 from modelkit.operations.design_layouts import probed, refuse_readings
 from modelkit.operations.destination import Destination
-from modelkit.operations.opening import Opened, destination_format, open_model
+from modelkit.operations.opening import Opened, destination_format, open_model, refuse_empty
 from modelkit.operations.proving import prove
 from modelkit.operations.receipt import Verdict, fingerprints, verdicts
 from modelkit.operations.sizes import parse_size
@@ -86,12 +86,12 @@ def prepare(request: Request) -> Prepared:
     target = destination_format(request.destination)
     choice = parse(request.to, request.recipe, request.keep, rest=request.rest)
     opened = open_model(request.source)
+    refuse_empty(opened)
     sources = fingerprints(opened)
     known = understand(opened, needed=opened.format.dialect != target.dialect)
     weights = read_importance(request.importance, target, layout=choice.layout)
     made = design(opened, known, target, choice, weights)
     destination = Destination(request.destination)
-    _refuse_empty(opened, made)
     refuse_readings(made.ways)
     made.ways, samples = probed(opened, made.ways, symmetric="symmetric=" not in (request.to or ""))
     facts = metadata(opened, known, target, made, request.tokenizer)
@@ -128,7 +128,7 @@ def check(prepared: Prepared) -> None:
     refuse_requantising(list(prepared.plan.assignments), allowed=prepared.request.allow_requantize)
     _refuse_own_sources(prepared)
     if _interrupted(prepared):
-        with _locked(prepared.destination):
+        with locked(prepared.destination.journal):
             _take_back(prepared)
     _check_destination(prepared)
 
@@ -137,8 +137,8 @@ def _refuse_own_sources(prepared: Prepared) -> None:
     prepared.destination.refuse_sources(source_paths(prepared), prepared.plan)
 
 
-def _check_destination(prepared: Prepared) -> None:
-    prepared.destination.check(source_paths(prepared), prepared.plan, force=prepared.request.force)
+def _check_destination(prepared: Prepared, *, new: bool = False) -> None:
+    prepared.destination.check(source_paths(prepared), prepared.plan, force=prepared.request.force, new=new)
 
 
 def _interrupted(prepared: Prepared) -> bool:
@@ -155,7 +155,7 @@ def _take_back(prepared: Prepared) -> None:
 
 def source_paths(prepared: Prepared) -> list[Path]:
     """What is read and must stay as it is: the path that was named, its shards, a tokenizer."""
-    opener, tokenizer = prepared.opened.opener, prepared.request.tokenizer
+    opener, tokenizer = prepared.opened.disk, prepared.request.tokenizer
     named = [opener.path, *([Path(tokenizer)] if tokenizer else [])]
     return [*named, *(opener.root / name for name in prepared.sources)]
 
@@ -175,30 +175,21 @@ def convert(request: Request, progress: Progress | None = None) -> Result:
 def carry_out(prepared: Prepared, progress: Progress | None = None, proof: Callable[[], None] | None = None) -> Result:
     """Steps 5 and 6: execute and seal. `proof` looks at what was written before it gets its final name."""
     destination = prepared.destination
-    with _locked(destination):
+    with locked(destination.journal) as new:
         try:
             _take_back(prepared)
-            _check_destination(prepared)  # once more: another run may have ended since
+            _check_destination(prepared, new=new)  # once more: another run may have ended since
             done, resumed = _execute(prepared, progress)
             _refuse_changed(prepared)
             measured = prove(prepared)
             if proof is not None:
                 proof()
-            _journal(prepared).sealing(done)
+            _journal(prepared).sealing()
             destination.seal(prepared.plan, force=prepared.request.force)
         except (BadValue, BrokenFile, Unsupported):
             destination.discard()  # running it again would end the same way
             raise
     return Result(prepared, verdicts(prepared.plan, done, measured), resumed)
-
-
-@contextmanager
-def _locked(destination: Destination) -> Iterator[None]:
-    with locked(destination.lock):
-        try:
-            yield
-        finally:
-            destination.lock.unlink(missing_ok=True)
 
 
 def _journal(prepared: Prepared) -> Journal:
@@ -214,12 +205,12 @@ def _refuse_changed(prepared: Prepared) -> None:
 
 def _execute(prepared: Prepared, progress: Progress | None) -> tuple[list[Done], int]:
     plan, destination, request = prepared.plan, prepared.destination, prepared.request
-    folders = destination.folders(prepared.opened.opener)
+    folders = destination.folders(prepared.opened.disk)
     journal = _journal(prepared)
     found = journal.resume() if request.resume and destination.journal.exists() else []
     done = still_there(plan, folders, found) if found and all(p.exists() for p in destination.partials(plan)) else []
     if not done:
-        destination.discard()
+        destination.clear()
         journal.begin()
     destination.prepare(plan, fresh=not done)
     resumed = len(done)
@@ -269,11 +260,6 @@ def _placed(error: BadValue, prepared: Prepared) -> BadValue:
     name = prepared.plan.assignments[error.tensor].source.name
     message = f"{prepared.opened.opener.title}: '{name}' at {place}: {error.message}"
     return BadValue(message, error.fix or "repair the weights, or choose an encoding with a wider range")
-
-
-def _refuse_empty(opened: Opened, made: Design) -> None:
-    if not made.ways:
-        raise BrokenFile(f"{opened.opener.title}: holds no tensors", "name a file with weights", "no-tensors")
 
 
 def _with_constants(layout: Layout, made: Design) -> Layout:

@@ -80,12 +80,11 @@ def _with_tensors(config: Config, opened: Opened, architecture: Architecture) ->
         return config
     shapes = {tensor.name: tensor.shape for tensor in opened.model.tensors}
     embedding = shapes.get("token_embd.weight", (config.vocabulary,))
-    biased = {row.when for row in architecture.table if row.names["gguf"].format(0) in shapes}
     return replace(
         config,
         vocabulary=embedding[0],
         tied="output.weight" not in shapes,
-        bias=tuple(kind for kind in ("attention", "mlp") if f"{kind} bias" in biased),
+        bias=architecture.biases(shapes, "gguf"),
     )
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from stat import S_ISREG
 
 from modelkit.errors import BadRequest, CannotAccess, Refused
-from modelkit.execute import Folders, files_of_journal, fsync, is_journal
-from modelkit.moving import write_at
+from modelkit.execute import files_of_journal, fsync, is_journal
+from modelkit.jobs import Folders
+from modelkit.moving import reserve, write_at
 from modelkit.plan import Plan
 from modelkit.sources import Disk, LocalFile, explained
 
@@ -19,7 +20,7 @@ EXTRA_FLAGS = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)  # no li
 
 
 class Destination:
-    """A file (with companions) or a folder, its `.part` twin, journal and lock."""
+    """A file (with companions) or a folder, its `.part` twin and its journal, which is the lock too."""
 
     def __init__(self, text: str) -> None:
         self.folder = text.endswith(("/", os.sep))
@@ -28,8 +29,6 @@ class Destination:
             raise BadRequest(f"{text}: names nothing that could be made", "give the output a name of its own")
         self.part = self.path.with_name(self.path.name + ".part")
         self.journal = self.path.with_name(self.path.name + ".journal")
-        self.new_journal = self.path.with_name(self.path.name + ".journal.new")
-        self.lock = self.path.with_name(self.path.name + ".journal.lock")
         self.old = self.path.with_name(self.path.name + ".old")
         self._made: list[Path] = []
 
@@ -49,8 +48,11 @@ class Destination:
     def partial(self, file: str) -> Path:
         return self.part / file if self.folder else self.path.with_name(file + ".part")
 
-    def check(self, sources: Iterable[Path], plan: Plan, *, force: bool) -> None:
-        """Refuse what would touch a source, overwrite anything, cannot be written, or does not fit."""
+    def check(self, sources: Iterable[Path], plan: Plan, *, force: bool, new: bool = False) -> None:
+        """Refuse what would touch a source, overwrite anything, cannot be written, or does not fit.
+
+        `new`: the journal was made just now, as a lock, and says nothing about what else is there.
+        """
         parent = self.path.parent
         if not parent.is_dir():
             raise CannotAccess(f"{parent}: no such folder", "make it first")
@@ -62,7 +64,7 @@ class Destination:
         if self.path.exists() and self.folder != self.path.is_dir():
             kinds = ("a file", "a folder") if self.folder else ("a folder", "a file")
             raise Refused(f"{self.path}: is {kinds[0]}, {kinds[1]} was asked for", "choose another name")
-        self._refuse_foreign(plan)
+        self._refuse_foreign(plan, new=new)
         self._check_space(plan)
 
     def refuse_existing(self, plan: Plan) -> None:
@@ -90,15 +92,15 @@ class Destination:
 
     def _beside(self, plan: Plan) -> list[Path]:
         """The working names: what stands there is replaced or removed."""
-        own = [self.part, self.journal, self.new_journal, self.lock, *([self.old] if self.folder else [])]
+        own = [self.part, self.journal, *([self.old] if self.folder else [])]
         return [*own, *self.partials(plan)]
 
-    def _refuse_foreign(self, plan: Plan) -> None:
+    def _refuse_foreign(self, plan: Plan, *, new: bool) -> None:
         """What lies under a working name is removed only where a journal says that an unfinished run left it."""
-        if is_journal(self.journal):
+        if is_journal(self.journal) and not new:
             return
         for path in self._beside(plan):
-            if path != self.lock and os.path.lexists(path):
+            if os.path.lexists(path) and not (new and path == self.journal):
                 message = f"{path}: is there already, and no unfinished conversion left it"
                 raise Refused(message, "move it away: modelkit builds the output under this name")
 
@@ -119,11 +121,13 @@ class Destination:
         return Unfinished(self, str(main))
 
     def discard(self) -> None:
-        """Remove what an unfinished run left, also one that cut the same set into another number of files.
+        """Remove all that an unfinished run left. The journal goes last: it says that the rest was modelkit's own."""
+        self.clear()
+        _remove(self.journal)
 
-        The journal goes last: it says that the rest was modelkit's own.
-        """
-        for path in [*self._made, *self._cut_otherwise(), self.part, self.new_journal, self.journal]:
+    def clear(self) -> None:
+        """Remove what an unfinished run left but its journal, also one that cut the set otherwise."""
+        for path in [*self._made, *self._cut_otherwise(), self.part]:
             _remove(path)
         self._made.clear()
 
@@ -146,6 +150,7 @@ class Destination:
                 opened = os.open(path, flags, 0o644)
                 try:
                     os.truncate(opened if os.truncate in os.supports_fd else path, file.size)
+                    reserve(opened, file.size)
                     for start, data in file.literals:
                         write_at(opened, start, memoryview(data))
                 finally:

@@ -10,7 +10,8 @@ from typing import Any
 from modelkit.errors import BadRequest
 from modelkit.faults import Fault
 from modelkit.formats._gguf_values import ARRAY, Value, load
-from modelkit.operations.opening import Opened, open_model
+from modelkit.operations.opening import Opened, open_model, read_model
+from modelkit.sources import is_url
 from modelkit.tensors import Tensor
 
 
@@ -109,10 +110,13 @@ def ranges(numbers: list[int]) -> str:
 
 def tensors(opened: Opened, pattern: str | None = None, largest: int | None = None) -> list[dict[str, Any]]:
     """Every tensor with its place; those whose name matches, the largest first if so asked."""
-    chosen = [tensor for tensor in opened.model.tensors if _matches(pattern, tensor.name)]
-    if largest is not None:
-        chosen = sorted(chosen, key=lambda tensor: -tensor.size)[:largest]
-    return [_described(opened, tensor) for tensor in chosen]
+    return [_described(opened, tensor) for tensor in chosen(opened, pattern, largest)]
+
+
+def chosen(opened: Opened, pattern: str | None = None, largest: int | None = None) -> list[Tensor]:
+    """The tensors whose name matches; of these the largest, if so asked. Raises BadRequest for a bad pattern."""
+    found = [tensor for tensor in opened.model.tensors if _matches(pattern, tensor.name)]
+    return found if largest is None else sorted(found, key=lambda tensor: -tensor.size)[:largest]
 
 
 def metadata(opened: Opened, key: str | None = None, pattern: str | None = None) -> dict[str, Any]:
@@ -137,8 +141,12 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def inspect(path: str) -> Opened:
-    """Open a model for a look; faults that leave something to describe are collected, not raised."""
-    return open_model(path, strict=False)
+    """Open a model for a look, on disk or behind a URL; faults that leave something to describe are kept."""
+    if not is_url(path):
+        return open_model(path, strict=False)
+    from modelkit.remote import Remote
+
+    return read_model(Remote(path), strict=False)
 
 
 def _matches(pattern: str | None, name: str) -> bool:

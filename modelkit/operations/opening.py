@@ -34,10 +34,17 @@ class Opened:
 
     model: Model
     format: Format
-    opener: Disk
+    opener: Opener
     faults: Faults
     layout: str = ""
     probes: tuple[str, ...] = ()
+
+    @property
+    def disk(self) -> Disk:
+        """The place as one on disk, for what reads more than headers. Raises Unsupported for a URL."""
+        if not isinstance(self.opener, Disk):
+            raise Unsupported(f"{self.opener.title}: only its headers can be read", "download the file first")
+        return self.opener
 
 
 def open_model(path: str | os.PathLike[str], *, strict: bool = True, fold: bool = True) -> Opened:
@@ -48,7 +55,7 @@ def open_model(path: str | os.PathLike[str], *, strict: bool = True, fold: bool 
     return read_model(Disk(path), strict=strict, fold=fold)
 
 
-def read_model(opener: Disk, *, strict: bool = True, fold: bool = True) -> Opened:
+def read_model(opener: Opener, *, strict: bool = True, fold: bool = True) -> Opened:
     """The same from a place that is open already."""
     faults = Faults(strict=strict)
     format = _format(opener)
@@ -60,15 +67,18 @@ def read_model(opener: Disk, *, strict: bool = True, fold: bool = True) -> Opene
         raise BrokenFile(f"{opener.title}: its header cannot be read ({type(error).__name__})") from error
     if model is None:
         raise _first(faults, opener)
-    if not fold or format.dialect != "huggingface" or not may_be_quantised(model):
+    if not fold or format.dialect != "huggingface" or not may_be_quantised(model, opener):
         return Opened(model, format, opener, faults)
     folded = folded_model(model, opener, faults)
     return Opened(folded.model, format, opener, faults, folded.layout, folded.probes)
 
 
-def may_be_quantised(model: Model) -> bool:
-    """Whether names of arrays look like it: an ordinary model is not held against any layout."""
-    return any(tensor.name.endswith(TELLING) for tensor in model.tensors)
+def may_be_quantised(model: Model, opener: Opener) -> bool:
+    """Whether names of arrays look like it: an ordinary model is not held against any layout.
+
+    What lies behind a URL is shown as it is stored: telling layouts apart takes many small reads.
+    """
+    return isinstance(opener, Disk) and any(tensor.name.endswith(TELLING) for tensor in model.tensors)
 
 
 def folded_model(model: Model, opener: Opener, faults: Faults) -> Folded:
@@ -98,6 +108,14 @@ def _settings(model: Model, opener: Opener) -> Mapping[str, Any]:
     return found
 
 
+def refuse_empty(opened: Opened) -> None:
+    """Raises BrokenFile for a model without tensors, and says when it is a vocabulary alone."""
+    if opened.model.tensors:
+        return
+    what = "a vocabulary and no weights" if "tokenizer.ggml.tokens" in opened.model.metadata else "no tensors"
+    raise BrokenFile(f"{opened.opener.title}: holds {what}", "name a file with weights", "no-tensors")
+
+
 def _first(faults: Faults, opener: Opener) -> BrokenFile:
     fault = faults.errors[0] if faults.errors else None
     if fault is None:
@@ -105,7 +123,7 @@ def _first(faults: Faults, opener: Opener) -> BrokenFile:
     return BrokenFile(f"{fault.file}: {fault.message}", fault.fix, fault.rule, fault.offset)
 
 
-def _format(opener: Disk) -> Format:
+def _format(opener: Opener) -> Format:
     impostor = _impostor(opener)
     if impostor is not None:
         raise impostor
@@ -120,12 +138,12 @@ def _format(opener: Disk) -> Format:
     )
 
 
-def _advice(opener: Disk) -> str:
+def _advice(opener: Opener) -> str:
     files = [name for name in opener.names() if name.endswith((".gguf", ".bin", ".pt", ".pth"))]
     return f"name one of its files: {', '.join(files[:3])}" if files else "a folder needs *.safetensors and config.json"
 
 
-def _impostor(opener: Disk) -> ModelkitError | None:
+def _impostor(opener: Opener) -> ModelkitError | None:
     """What often lies where a model should be, each with its own cause and cure."""
     if opener.main is None:
         return None

@@ -63,7 +63,7 @@ def _lines(opened: Opened, folder: str) -> Iterator[str]:
         pin = f"{_text(tensor.name)} = {_text(described(tensor.encoding.name, tensor.shape))}"
         files.setdefault(span.file, []).append(pin)
     for file, pins in sorted(files.items()):
-        path = os.path.relpath(opened.opener.root / file, folder).replace(os.sep, "/")
+        path = os.path.relpath(opened.disk.root / file, folder).replace(os.sep, "/")
         source = opened.opener.open(file)
         yield ""
         yield f"[pins.{_text(path)}]"

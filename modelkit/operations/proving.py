@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from modelkit.encodings._refitting import moves_beyond
 from modelkit.errors import BrokenFile
-from modelkit.execute import difference
+from modelkit.kernels import arrays
 from modelkit.lazy import np
 from modelkit.operations.checksum_work import Meter, side_by_side, source_of
 from modelkit.operations.opening import read_model
@@ -91,7 +91,7 @@ def _compare(prepared: Prepared, written: Opened, way: Assignment, target: Tenso
         values = one.values(first, min(count, rows - first))
         for step in way.steps:
             values = step.apply(values)
-        found = difference(values, other.values(first, len(values)))
+        found = arrays.difference(values, other.values(first, len(values)))
         largest, squared, total = max(largest, found[0]), squared + found[1], total + found[2]
         if found[0] and way.expectation == "ROUNDED" and not prepared.request.allow_requantize:
             _check_rounding(written, way, one, other, slice(first, first + len(values)))
@@ -116,7 +116,7 @@ def _check_rounding(written: Opened, way: Assignment, one: Runs, other: Runs, ro
 
 def _runs(opened: Opened, tensor: Tensor) -> Runs:
     def read(span: Span) -> Array:
-        return np.frombuffer(source_of(opened.opener, span.file).read(span.start, span.size), np.uint8)
+        return np.frombuffer(source_of(opened.disk, span.file).read(span.start, span.size), np.uint8)
 
     spans = tensor.cut(opened.model.spans, 0, tensor.count)
     return Runs(tensor.encoding, tensor.shape, spans, [part.whole for part in tensor.parts], read)

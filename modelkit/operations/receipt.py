@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkit import __version__
-from modelkit.execute import Done
+from modelkit.jobs import Done
 from modelkit.lazy import np
 from modelkit.plan import ORDER, Expectation, Plan
 from modelkit.sources import explained
@@ -83,7 +83,7 @@ def fingerprints(opened: Opened) -> dict[str, list[int]]:
     """Size, time of change and number of every file that tensors are read from: a changed one is noticed."""
     found = {}
     for name in sorted({span.file for span in opened.model.spans.values()}):
-        path = opened.opener.place(name)
+        path = opened.disk.place(name)
         with explained(path):
             state = path.stat()
         found[name] = [state.st_size, state.st_mtime_ns, state.st_ino]
@@ -94,12 +94,12 @@ def receipt(result: Result) -> dict[str, Any]:
     """The whole record as JSON: digests of every source and target file, versions, verdicts."""
     prepared = result.prepared
     opened, plan, destination = prepared.opened, prepared.plan, prepared.destination
-    sources = {name: opened.opener.root / name for name in fingerprints(opened)}
+    sources = {name: opened.disk.root / name for name in fingerprints(opened)}
     targets = {file.name: destination.final(file.name) for file in plan.layout.files}
     return {
         "schema_version": 1,
         "versions": {"modelkit": __version__, "python": platform.python_version(), "numpy": np.__version__},
-        "source": {"name": opened.opener.path.name, "format": opened.format.title, "files": digests(sources)},
+        "source": {"name": opened.disk.path.name, "format": opened.format.title, "files": digests(sources)},
         "target": {"name": destination.name, "to": prepared.request.to, "files": digests(targets)},
         "plan": plan.digest,
         "verdicts": {verdict: count for verdict, count, _ in summary(result.verdicts)},

@@ -175,7 +175,7 @@ def _steps(prepared: Prepared, tokens: list[int], progress: Progress | None) -> 
     ids, config = prepared.ids, prepared.model.config
     most = ids.shape[1] + prepared.request.max_tokens
     needed = working(config, 1, ids.shape[1], most, prepared.model.at_once)
-    decoder = _decoder(prepared, min(most, holds_until(config, ids.shape[1])), needed)
+    decoder = _decoder(prepared, min(most, holds_until(config, ids.shape[1])), needed, direct=True)
     cache, fresh = decoder.cache(length=most), ids
     after = _counter(progress, 1, config.layers)
     while True:
@@ -234,11 +234,11 @@ def _all_logits(prepared: Prepared, progress: Progress | None) -> Iterator[F32]:
             yield decoder.logits(vectors[:, start : start + run])
 
 
-def _decoder(prepared: Prepared, length: int, needed: int) -> Decoder:
+def _decoder(prepared: Prepared, length: int, needed: int, *, direct: bool = False) -> Decoder:
     """A decoder that keeps as many weights as the memory has room for beside the `needed` bytes."""
     if needed > prepared.memory:
         raise Refused(f"{needed:,} bytes of memory are needed at least, {prepared.memory:,} are allowed", LEAST)
-    return Decoder(prepared.model.weights(prepared.memory - needed), prepared.model.config, length)
+    return Decoder(prepared.model.weights(prepared.memory - needed, direct=direct), prepared.model.config, length)
 
 
 def _text(request: Request, model: Runnable, notes: list[str]) -> Text | None:

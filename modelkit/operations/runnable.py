@@ -10,9 +10,9 @@ from modelkit.architectures import ARCHITECTURES
 from modelkit.architectures._contract import Config
 from modelkit.errors import Unsupported
 from modelkit.operations.design import Understanding, understand
-from modelkit.operations.opening import Opened, open_model
+from modelkit.operations.opening import Opened, open_model, refuse_empty
 from modelkit.runner.canonical import Canonical, canonical
-from modelkit.runner.weights import Weights
+from modelkit.runner.weights import Watch, Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,15 @@ class Runnable:
         """The most values of a tensor that are decoded at once."""
         return max(tensor.at_once for tensor in self.tensors.values())
 
-    def weights(self, keep: int = 0) -> Weights:
-        """Its tensors; up to `keep` bytes of them stay in memory as float32."""
-        return Weights(self.tensors, self.opened.opener, keep)
+    def weights(self, keep: int = 0, watch: Watch | None = None, *, direct: bool = False) -> Weights:
+        """Its tensors; up to `keep` bytes of them stay in memory. `watch` sees all products, `direct`: see Weights."""
+        return Weights(self.tensors, self.opened.opener, keep, watch, direct=direct)
 
 
 def runnable(path: str | os.PathLike[str]) -> Runnable:
     """Open a model for computing; raises Unsupported for a family that the runner does not know exactly."""
     opened = open_model(path)
+    refuse_empty(opened)
     known = understand(opened)
     if known.architecture is None or known.config is None:
         title, family = opened.opener.title, _family(known)

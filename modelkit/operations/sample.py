@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -24,6 +24,7 @@ WINDOW = 512
 DEFAULT = 1024  # tokens of the built-in text, or random ones, where nothing else is said
 LARGEST_TEXT = 64 * 2**20  # bytes; a longer text adds hours and no insight
 SEED = 0
+NO_TOKENIZER = "name one with --tokenizer, or use --tokens-file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def sample(
     """Choose the tokens; raises BadRequest for ids that the model has not, Unsupported where text needs a tokenizer."""
     vocabulary = original.config.vocabulary
     window = min(WINDOW, original.config.context)
-    text, reason = _tokenizer(original, converted, tokenizer)
+    text, reason = _tokenizer((original, converted), tokenizer)
     if tokens_file is not None:
         rows = read_ids(tokens_file, vocabulary)
         cut = [row[first : first + window] for row in rows for first in range(0, len(row), window)]
@@ -87,7 +88,7 @@ def sample(
         cut = [ids[first : first + window] for first in range(0, len(ids), window)]
         return Sample(tuple(cut), f"{len(ids):,} tokens of {title}", text)
     if text_file is not None:
-        raise reason or Unsupported("the model has no tokenizer", "name one with --tokenizer, or use --tokens-file")
+        raise reason or Unsupported("the model has no tokenizer", NO_TOKENIZER)
     ids = np.random.default_rng(SEED).integers(0, vocabulary, DEFAULT)
     cut = [ids[first : first + window] for first in range(0, len(ids), window)]
     why = reason.message if reason else "the model has no tokenizer"
@@ -110,10 +111,26 @@ def read_ids(path: str, vocabulary: int) -> Array:
     return np.atleast_2d(ids).astype(np.int64)
 
 
-def _tokenizer(original: Runnable, converted: Runnable, path: str | None) -> tuple[Text | None, Unsupported | None]:
-    """The tokenizer of either model that can be used, or the reason why none can."""
+def ids_of_text(model: Runnable, path: str, tokenizer: str | None) -> tuple[Array, int | None]:
+    """The ids of a text without an end, int64 [tokens], and the token that the model wants to begin with, if any.
+
+    Raises BadRequest for a text that gives no ids of this model, Unsupported where no tokenizer can be used.
+    """
+    text, reason = _tokenizer((model,), tokenizer)
+    if text is None:
+        raise reason or Unsupported("the model has no tokenizer", NO_TOKENIZER)
+    words, title = _words(path)
+    ids = np.array(text.encode(words, eos=False), np.int64)
+    before = text.encode("", eos=False)
+    if len(ids) <= len(before) or ids.max() >= model.config.vocabulary:
+        raise BadRequest(f"{title}: gives no tokens of this model", "give another text, or --tokens-file")
+    return ids, before[0] if before else None
+
+
+def _tokenizer(sides: Sequence[Runnable], path: str | None) -> tuple[Text | None, Unsupported | None]:
+    """The tokenizer of the first model whose own can be used, or the reason why none can."""
     reason = None
-    for side in (original, converted):
+    for side in sides:
         try:
             known = vocabulary_of(side.opened, side.known.facts, path, side.config.vocabulary)
             if known is not None:

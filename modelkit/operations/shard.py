@@ -14,7 +14,7 @@ from modelkit.operations import convert
 from modelkit.operations.checksum_model import ModelDigest, digest_of
 from modelkit.operations.convert import MEMORY, Prepared, Progress, Result
 from modelkit.operations.destination import Destination
-from modelkit.operations.opening import Opened, destination_format, read_model
+from modelkit.operations.opening import Opened, destination_format, read_model, refuse_empty
 from modelkit.operations.receipt import fingerprints
 from modelkit.operations.shard_files import facts
 from modelkit.operations.shard_set import check_set, open_set
@@ -77,8 +77,7 @@ def shard(request: Request, progress: Progress | None = None) -> Regrouped:
 
 def plan(request: Request, opened: Opened, destination: Destination, layout: Callable[[Model], Layout]) -> Prepared:
     """The plan that moves every tensor as it is into the files of a layout."""
-    if not opened.model.tensors:
-        raise BrokenFile(f"{opened.opener.title}: holds no tensors", "name a file with weights", "no-tensors")
+    refuse_empty(opened)
     sources = fingerprints(opened)
     notes = check_set(opened)
     placed = layout(Model(opened.model.tensors, {}, facts(opened, notes)))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from modelkit.errors import BrokenFile, CannotAccess, ModelkitError, Unsupported
+from modelkit.errors import BadRequest, BrokenFile, CannotAccess, ModelkitError, Unsupported
 from modelkit.faults import MOST, Fault, Faults, Severity
 from modelkit.formats import FORMATS, Format
 from modelkit.formats._impostors import impostor
@@ -21,7 +21,7 @@ from modelkit.operations.validate_report import UNCHECKED, Coverage, Found, Repo
 from modelkit.rules import RULES, word
 from modelkit.rules._contract import LEVELS, Finding, Folder, Level, Rule, Subject
 from modelkit.rules._policy import Policy
-from modelkit.sources import Disk, head
+from modelkit.sources import Opener, head, is_url
 from modelkit.tensors import Model
 
 PARTIAL = (*UNCHECKED, "compressed-array")
@@ -85,6 +85,7 @@ class _Run:
 
 def validate(request: Request, progress: Callable[[int], None] | None = None) -> Report:
     """Judge every path. Findings come back sorted and folded; the same input gives the same report."""
+    _refuse_reading(request)
     run = _Run(request, progress, rules={word(name): RULES[name] for name in RULES})
     run.coverage.level = request.level
     with _patient_collector():
@@ -93,10 +94,18 @@ def validate(request: Request, progress: Callable[[int], None] | None = None) ->
                 for place in places(path):
                     _judge(run, place)
             except CannotAccess as error:
-                message = error.message.removeprefix(f"{path}: ")
-                run.coverage.skip(path, "unreadable-file", message)
-                run.found.append(Found(path, "unreadable-file", Finding(path, message, error.fix), "error"))
+                shown = path.partition("?")[0] if is_url(path) else path  # what follows may be a signature
+                message = error.message.removeprefix(f"{shown}: ")
+                run.coverage.skip(shown, "unreadable-file", message)
+                run.found.append(Found(shown, "unreadable-file", Finding(shown, message, error.fix), "error"))
     return finished(run.found, run.coverage, request.fail_on, request.policy, request.baseline, request.allow_unchecked)
+
+
+def _refuse_reading(request: Request) -> None:
+    for path in request.paths:
+        if is_url(path) and request.level != "header":
+            fix = "use --level header, or download the file first"
+            raise BadRequest(f"{path}: of a URL only headers are read, not at level {request.level}", fix)
 
 
 @contextmanager
@@ -135,10 +144,10 @@ def _judge(run: _Run, place: Place) -> None:
 
 def _subject(run: _Run, place: Place, candidate: Candidate) -> Subject | None:
     """Read the headers of one model; None when nothing is left to describe. Its faults are kept."""
-    disk = place.disk if candidate.main is None else Disk(place.disk.root / candidate.main)
+    opener = place.of(candidate)
     faults = Faults(strict=False)
-    kind, format = _format(disk, candidate, faults)
-    model = _read(format, disk, faults) if format is not None else None
+    kind, format = _format(opener, candidate, faults)
+    model = _read(format, opener, faults) if format is not None else None
     for fault in faults.found:
         _fault(run, place, fault)
     for (rule, file), count in faults.more.items():
@@ -147,13 +156,13 @@ def _subject(run: _Run, place: Place, candidate: Candidate) -> Subject | None:
     if format is None or model is None:
         return None
     files = sorted(
-        {span.file for span in model.spans.values()} | {name for name in candidate.files if disk.holds(name)}
+        {span.file for span in model.spans.values()} | {name for name in candidate.files if opener.holds(name)}
     )
     broken = {fault.file for fault in faults.errors if fault.rule not in PARTIAL}
     missing = {fault.file for fault in faults.found if fault.rule in ("missing-shard", "index-not-json")}
     broken |= {file for file in files if _unsound(place, file)}
     return Subject(
-        candidate.main or "", kind, format, model, disk, tuple(files), run.request.level,
+        candidate.main or "", kind, format, model, opener, tuple(files), run.request.level,
         frozenset(broken), frozenset(missing), run.request.policy,
     )  # fmt: skip
 
@@ -162,18 +171,18 @@ def _unsound(place: Place, file: str) -> bool:
     return any(fault.file == file and fault.severity == "error" for fault in place.faults)
 
 
-def _format(disk: Disk, candidate: Candidate, faults: Faults) -> tuple[str, Format | None]:
+def _format(opener: Opener, candidate: Candidate, faults: Faults) -> tuple[str, Format | None]:
     """The format by the first bytes; what is none is reported."""
     if candidate.main is not None:
-        found = impostor(candidate.main, head(disk), disk.open(candidate.main).size)
+        found = impostor(candidate.main, head(opener), opener.open(candidate.main).size)
         if found is not None:
             faults.found.append(found)
             return "", None
     for name in FORMATS:
-        if FORMATS[name].sniff(disk):
+        if FORMATS[name].sniff(opener):
             return name, FORMATS[name]
     name = candidate.main or ""
-    start = bytes(head(disk)[:8])
+    start = bytes(head(opener)[:8])
     if name.endswith(WEIGHTS):
         message = f"is no model file that modelkit knows (it begins with {start!r})"
         faults.add("wrong-file-type", name, message, "fetch the right file", offset=0)
@@ -182,18 +191,18 @@ def _format(disk: Disk, candidate: Candidate, faults: Faults) -> tuple[str, Form
     return "", None
 
 
-def _read(format: Format, disk: Disk, faults: Faults) -> Model | None:
+def _read(format: Format, opener: Opener, faults: Faults) -> Model | None:
     try:
-        return format.read(disk, faults)
+        return format.read(opener, faults)
     except Unsupported as error:
-        faults.add("not-fully-checked", disk.main or "", error.message, error.fix)
+        faults.add("not-fully-checked", opener.main or "", error.message, error.fix)
     except BrokenFile as error:
-        message = error.message.removeprefix(f"{disk.main}: ")
-        faults.add(error.rule or "truncated-file", disk.main or "", message, error.fix, offset=error.offset)
+        message = error.message.removeprefix(f"{opener.main}: ")
+        faults.add(error.rule or "truncated-file", opener.main or "", message, error.fix, offset=error.offset)
     except CannotAccess as error:
-        faults.add("unreadable-file", disk.main or "", error.message, error.fix)
+        faults.add("unreadable-file", opener.main or "", error.message, error.fix)
     except (RecursionError, MemoryError) as error:
-        faults.add("not-fully-checked", disk.main or "", f"its header cannot be read ({type(error).__name__})")
+        faults.add("not-fully-checked", opener.main or "", f"its header cannot be read ({type(error).__name__})")
     return None
 
 

@@ -15,7 +15,7 @@ def folding(subject: Subject, known: Collection[str]) -> Iterator[Fault]:
 
     Files that are damaged or absent are left alone: what they hold is not known.
     """
-    if subject.format.dialect != "huggingface" or not may_be_quantised(subject.model):
+    if subject.format.dialect != "huggingface" or not may_be_quantised(subject.model, subject.opener):
         return
     if subject.broken or subject.missing:
         return

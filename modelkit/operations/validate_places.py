@@ -19,7 +19,7 @@ from modelkit.formats.gguf import SPLIT
 from modelkit.formats.hf_folder import INDEX, SHARD
 from modelkit.formats.pytorch import INDEX as TORCH_INDEX
 from modelkit.rules._contract import Folder, Item
-from modelkit.sources import HEAD, Disk, LocalFile, explained
+from modelkit.sources import HEAD, Disk, LocalFile, Opener, explained, is_url
 
 WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npz", ".npy", ".joblib")
 """Endings of files that must hold a model; any other file does when its first bytes say so."""
@@ -43,10 +43,16 @@ class Place:
 
     path: str  # as the user named it
     folder: Folder
-    disk: Disk
+    opener: Opener
     candidates: list[Candidate] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)  # files that are no models at all, or cannot be read
     main: str | None = None  # the one file that was named: the folder's other files are no business of ours
+
+    def of(self, candidate: Candidate) -> Opener:
+        """Where to read one of the models from."""
+        if isinstance(self.opener, Disk) and candidate.main is not None:
+            return Disk(self.opener.root / candidate.main)
+        return self.opener
 
     def shown(self, file: str) -> str:
         """The path to print: as the user began it, with forward slashes."""
@@ -56,6 +62,9 @@ class Place:
 
 def places(path: str) -> Iterator[Place]:
     """The place of a file, or a folder and all folders below it. Raises CannotAccess for a path that is not there."""
+    if is_url(path):
+        yield _behind(path)
+        return
     disk = Disk(path)
     if disk.main is not None:
         root = str(disk.root)
@@ -68,13 +77,25 @@ def places(path: str) -> Iterator[Place]:
     yield from _below(path, 0)
 
 
+def _behind(url: str) -> Place:
+    """One file behind a URL: what lies beside it is not looked for."""
+    from modelkit.remote import Remote
+
+    remote = Remote(url)
+    name = remote.file.name
+    items = (Item(name, remote.file.size),)
+    place = Place(remote.folder, Folder(remote.folder, items, remote, frozenset({name})), remote, main=name)
+    place.candidates.append(_single(remote, name))
+    return place
+
+
 def _below(path: str, depth: int) -> Iterator[Place]:
     disk = Disk(path)
     with explained(Path(path)):
         entries = sorted(os.scandir(path), key=lambda entry: entry.name)
         items = tuple(_item(path, entry.name) for entry in entries)
     place = Place(path, Folder(path, items, disk), disk)
-    _sort_out(place)
+    _sort_out(place, disk)
     yield place
     for item in items:
         if item.is_folder and item.link is None and item.name not in HIDDEN and depth < DEEPEST:
@@ -97,18 +118,18 @@ def _item(folder: str, name: str) -> Item:
     return Item(name, found.st_size if is_file else 0, is_folder, link, real, not (is_folder or is_file))
 
 
-def _single(disk: Disk, name: str) -> Candidate:
+def _single(opener: Opener, name: str) -> Candidate:
     """One file, with the other shards of its set where it is a split GGUF."""
     match = SPLIT.fullmatch(name)
     if match is None or int(match[3]) < 2:
         return Candidate(name, frozenset({name}))
     names = {f"{match[1]}-{n:05d}-of-{match[3]}.gguf" for n in range(1, int(match[3]) + 1)}
-    return Candidate(name, frozenset(one for one in names if disk.holds(one)))
+    return Candidate(name, frozenset(one for one in names if opener.holds(one)))
 
 
-def _sort_out(place: Place) -> None:
+def _sort_out(place: Place, disk: Disk) -> None:
     """Which files make models: a folder in Hugging Face's layout first, then what is left, file by file."""
-    disk, taken = place.disk, set[str]()
+    taken = set[str]()
     names = sorted(item.name for item in place.folder.items if not item.is_folder and not item.special)
     for item in place.folder.items:
         if item.special and item.name.endswith(WEIGHTS):
@@ -179,6 +200,8 @@ def total(paths: tuple[str, ...]) -> int:
     """Bytes of all weights below the paths, for a progress bar; 0 for what cannot be read."""
     size = 0
     for path in paths:
+        if is_url(path):
+            continue
         try:
             found = list(places(path))
         except CannotAccess:

@@ -63,10 +63,8 @@ def pure(tensor: Tensor, format: Format, wanted: Encoding, *, quantised: bool) -
 def kept(tensor: Tensor, format: Format, widened: Encoding | None) -> Chosen:
     encoding = tensor.encoding
     if not format.stores(encoding):
-        exact = _exact(format, tensor)
-        fix = f"choose one with --to: {', '.join(exact or storable(format))}"
-        held = ", which hold its codes as they are" if exact else ""
-        raise Unsupported(f"{format.title} does not hold {encoding.name} (tensor '{tensor.name}')", fix + held)
+        fix = _way_out(format, tensor)
+        raise Unsupported(f"{format.title} does not hold {encoding.name} (tensor '{tensor.name}')", fix)
     if encoding.kind == "float" and len(tensor.shape) < 2:
         if format.dialect == "gguf":
             return vector(encoding)
@@ -90,6 +88,18 @@ def vector(encoding: Encoding) -> Chosen:
     """Engines want norms and biases of a GGUF in f32, which holds every smaller float."""
     f32 = ENCODINGS["f32"]
     return Chosen(f32, "vectors are f32 in GGUF") if f32.holds(encoding) else Chosen(encoding)
+
+
+def _way_out(format: Format, tensor: Tensor) -> str:
+    """What a user can do. For an array that is carried as it is, --to has nothing to choose."""
+    encoding = tensor.encoding
+    if encoding.kind == "raw":
+        return "write a .safetensors file or a folder, which hold it, or save the source without this tensor"
+    if getattr(encoding, "decode", encoding) is None:
+        return "write a GGUF, which holds it, or convert from another file of the model"
+    exact = _exact(format, tensor)
+    held = ", which hold its codes as they are" if exact else ""
+    return f"choose one with --to: {', '.join(exact or storable(format))}{held}"
 
 
 def _exact(format: Format, tensor: Tensor) -> list[str]:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelkit.errors import ModelkitError
-from modelkit.operations.checksum_lines import Entry, line
 from modelkit.report.text import escape
+from modelkit.sums import Entry, line
 
 if TYPE_CHECKING:
     from modelkit.operations.checksum import FileDigest, NamedModel, TensorDigest

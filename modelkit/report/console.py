@@ -62,6 +62,11 @@ def error(problem: ModelkitError) -> None:
         sys.stderr.write(f"  fix: {escape(problem.fix)}\n")
 
 
+def error_document(message: str, fix: str = "", rule: str = "") -> None:
+    """What stands on stdout in place of the document that was asked for. `rule` is one of `validate`, where known."""
+    document({"schema_version": 1, "error": {"message": message, "fix": fix, "rule": rule or None}})
+
+
 def _message(word: str, colour: str, text: str) -> None:
     start = f"{colour}{word}:{PLAIN}" if colourful(sys.stderr) else f"{word}:"
     sys.stderr.write(f"{start} {escape(text)}\n")

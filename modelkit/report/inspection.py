@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelkit.operations.inspect import Branch
 from modelkit.report.text import count, escape, shape, size, table
+
+if TYPE_CHECKING:
+    from modelkit.operations.statistics import Statistics
 
 LONGEST = 100  # characters of a value in a listing
 
@@ -62,6 +65,22 @@ def tensor_lines(tensors: Iterable[Mapping[str, Any]]) -> list[str]:
         (t["name"], t["encoding"], shape(t["shape"]), f"{t['bytes']:,}", t["file"], f"{t['offset']:,}") for t in tensors
     ]
     return table([head, *rows], right=(3, 5))
+
+
+def statistics_lines(found: Iterable[Statistics]) -> list[str]:
+    """One line a tensor; a reason in words for one that could not be looked at."""
+    rows: list[tuple[str, ...]] = [
+        ("tensor", "encoding", "min", "max", "mean", "std", "abs max", "zeros", "NaN", "Inf"),
+    ]
+    refused = []
+    for one in found:
+        if one.why:
+            refused.append(f"not looked at: {escape(one.name)}: {escape(one.why)}")
+            continue
+        numbers = ("-" if x is None else f"{x:.4g}" for x in (one.min, one.max, one.mean, one.std, one.abs_max))
+        zeros = f"{one.zeros / one.values:.2%}" if one.values else "-"
+        rows.append((one.name, one.encoding, *numbers, zeros, f"{one.nan:,}", f"{one.infinite:,}"))
+    return table(rows, right=tuple(range(2, 10))) + refused
 
 
 def metadata_lines(pairs: Mapping[str, Any], *, whole: bool) -> list[str]:

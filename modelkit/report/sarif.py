@@ -16,6 +16,7 @@ from modelkit.operations.validate_report import Found, Report
 from modelkit.report.text import escape
 from modelkit.rules import RULES
 from modelkit.rules._contract import FAMILIES
+from modelkit.sources import is_url
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 MOST_RESULTS = 25_000
@@ -99,6 +100,8 @@ def _location(found: Found) -> dict[str, Any]:
 
 
 def uri(path: str) -> str:
-    """A relative reference, or a file URI for an absolute path."""
+    """A relative reference, a file URI for an absolute path, and a URL as it is: it has been made safe already."""
+    if is_url(path):
+        return path
     quoted = quote(os.fsencode(path))
     return f"file://{quoted}" if path.startswith("/") else quoted

@@ -101,6 +101,13 @@ def judgement_lines(judgement: Judgement) -> list[str]:
     return lines + shown + ([f"  ... and {more} more reasons"] if more > 0 else [])
 
 
+def judgement_line(judgement: Judgement) -> str:
+    """The same in one line: `gate int8: failed (mean KL ...)`."""
+    more = len(judgement.reasons) - 1
+    reasons = judgement.reasons[:1] + ((f"{more} more",) if more > 0 else ())
+    return f"gate {judgement.gate.name}: {judgement.answer}" + (f" ({'; '.join(reasons)})" if reasons else "")
+
+
 def verification_document(found: Verification, request: Request) -> dict[str, Any]:
     """`verify --json`."""
     before, after = found.perplexities

@@ -112,9 +112,7 @@ def _probe(subject: Subject, name: str) -> bytes | None:
 def _with_tensors(sizes: Config, architecture: Architecture, subject: Subject) -> Config:
     """What the tensors of a GGUF say better than its keys: whether there is a head, and which biases."""
     there = {tensor.name for tensor in subject.model.tensors}
-    biased = {row.when for row in architecture.table if row.names["gguf"].format(0) in there}
-    kinds = tuple(kind for kind in ("attention", "mlp") if f"{kind} bias" in biased)
-    return replace(sizes, tied="output.weight" not in there, bias=kinds)
+    return replace(sizes, tied="output.weight" not in there, bias=architecture.biases(there, "gguf"))
 
 
 def _plain(subject: Subject) -> dict[str, Any]:

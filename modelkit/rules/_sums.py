@@ -7,17 +7,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from modelkit.errors import BrokenFile
 from modelkit.faults import Faults
 from modelkit.formats._side_files import read_whole
 from modelkit.rules._contract import Folder
 from modelkit.rules._texts import object_of
+from modelkit.sums import Entry, parse_line
 
-EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 LISTS = ("SHA256SUMS", "SHA256SUMS.txt", "sha256sums.txt", "sha256sum.txt", "checksums.sha256", "checksums.txt",
          "FILES.sha256", "manifest-sha256.txt")  # fmt: skip
 OUTSIDE = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:|\x00")
-GNU = re.compile(r"\\?([0-9a-fA-F]{64}) [ *](.+)")
-BSD = re.compile(r"SHA256 \((.+)\) = ([0-9a-fA-F]{64})")
 ALONE = re.compile(r"\s*([0-9a-fA-F]{64})\s*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 SHA1 = re.compile(r"[0-9a-f]{40}")
@@ -71,17 +70,23 @@ def _received(folder: Folder, name: str) -> Iterator[Claim]:
 
 
 def _listed(folder: Folder, name: str) -> Iterator[Claim]:
-    """GNU lines, BSD lines, or a digest alone in NAME.sha256. Names that leave the folder are left alone."""
+    """Lines as `checksum` reads them, or a digest alone in NAME.sha256. Names that leave the folder are left alone."""
     data = read_whole(folder.opener, name, Faults(strict=False)) if folder.opener.holds(name) else None
     for line in (data or b"").decode("utf-8", "surrogateescape").splitlines():
-        gnu, bsd, alone = GNU.fullmatch(line), BSD.fullmatch(line), ALONE.fullmatch(line)
-        if gnu is not None:
-            file, digest = gnu[2].removeprefix("./"), gnu[1]
-        elif bsd is not None:
-            file, digest = bsd[1].removeprefix("./"), bsd[2]
+        alone = ALONE.fullmatch(line)
+        entry = _entry(line, name)
+        if entry is not None and entry.algorithm == "sha256":
+            file, digest = entry.name.removeprefix("./"), entry.digest
         elif alone is not None and name.endswith(".sha256"):
-            file, digest = name.removesuffix(".sha256"), alone[1]
+            file, digest = name.removesuffix(".sha256"), alone[1].lower()
         else:
             continue
         if not OUTSIDE.search(file):
-            yield Claim(name, file, digest.lower())
+            yield Claim(name, file, digest)
+
+
+def _entry(line: str, name: str) -> Entry | None:
+    try:
+        return parse_line(line, name)
+    except BrokenFile:
+        return None  # an algorithm of others, which says nothing about a sha256

@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from modelkit.rules._contract import Finding, Folder, Rule
-from modelkit.rules._sums import EMPTY, claims
+from modelkit.rules._sums import claims
+from modelkit.sums import EMPTY
 
 FIX = "fetch the file again, or correct the list"
 

@@ -15,7 +15,7 @@ from modelkit.errors import BrokenFile, Unsupported
 from modelkit.layouts._folding import leftover
 from modelkit.runs import lies_across
 from modelkit.steps import Step
-from modelkit.tensors import Model, Shape, Span, Tensor
+from modelkit.tensors import Model, Multiplying, Shape, Span, Tensor
 
 BLOCK = 1 << 20
 """Values of a block of rows that is multiplied at once: 4 MiB of float32."""
@@ -51,6 +51,14 @@ class Canonical:
         """Values that are decoded together, at most; parts that are held whole count as values of four bytes."""
         held = self.tensor.size // 4 if lies_across(self.tensor.encoding, self.shape) else 0
         return min(self.rows + 2 * self.together, self.shape[0]) * self.columns + held
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether a vector can be multiplied by what is stored, block by block, quicker than by float32."""
+        encoding = self.tensor.encoding
+        if len(self.shape) != 2 or self.rows % self.together or any(step.shift for step in self.steps):
+            return False
+        return isinstance(encoding, Multiplying) and encoding.multiplies(self.shape)
 
     def cuts(self) -> Iterator[tuple[int, int]]:
         """(first row, rows) of each block."""

@@ -24,7 +24,7 @@ from modelkit.lazy import np
 from modelkit.runner.arithmetic import ACTIVATIONS, rms_norm, softcap
 from modelkit.runner.attention import LayerCache, Rules, attend
 from modelkit.runner.rope import ropes
-from modelkit.runner.weights import Weights, multiply
+from modelkit.runner.weights import Weights
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array
@@ -68,16 +68,18 @@ class Decoder:
 
     def head_blocks(self, x: F32) -> Iterator[tuple[int, F32]]:
         """(first token id, logits [batch, tokens, ids]) for each block of the vocabulary, in order."""
-        with np.errstate(all="ignore"):
-            x = self._norm("output_norm.weight", x)
+        x = self.normed(x)
         flat = x.reshape(-1, x.shape[-1])
-        for first, rows in self.weights.blocks(self.head):
-            logits = np.empty((len(flat), len(rows)), np.float32)
-            with np.errstate(all="ignore"):
-                multiply(flat, rows, logits)
-                if self.config.logit_softcap is not None:
+        for first, logits in self.weights.products(self.head, flat):
+            if self.config.logit_softcap is not None:
+                with np.errstate(all="ignore"):
                     softcap(logits, self.config.logit_softcap)
             yield first, logits.reshape(*x.shape[:-1], -1)
+
+    def normed(self, x: F32) -> F32:
+        """What the head is multiplied by, from the last layer's output: [batch, tokens, hidden]."""
+        with np.errstate(all="ignore"):
+            return self._norm("output_norm.weight", x)
 
     def logits(self, x: F32) -> F32:
         """[batch, tokens, vocabulary] from the last layer's output."""

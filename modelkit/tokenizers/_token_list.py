@@ -25,6 +25,7 @@ from modelkit.tokenizers._vocabulary import (
 )
 
 NAME = "tokenizer.json"
+MOST_HOLES = 65_536  # ids without a token; real vocabularies have some hundred
 OTHERS = ("Unigram", "WordPiece", "WordLevel")
 
 
@@ -117,6 +118,8 @@ def _filled(
     lowest, highest = min(by_id, default=0), max(by_id, default=-1)
     if lowest < 0 or highest >= MOST_TOKENS or not by_id:
         raise BrokenFile(f"{NAME}: ids run from {lowest:,} to {highest:,}", FETCH_AGAIN)
+    if highest - len(by_id) > max(len(by_id), MOST_HOLES):  # a file of a few bytes must not become millions of tokens
+        raise BrokenFile(f"{NAME}: ids run to {highest:,}, and only {len(by_id):,} have a token", FETCH_AGAIN)
     check_texts(by_id.values(), NAME)
     taken = set(by_id.values())
     tokens = tuple(by_id[index] if index in by_id else padding_name(index, taken) for index in range(highest + 1))

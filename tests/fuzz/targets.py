@@ -6,10 +6,14 @@ Bytes stand in memory under the name that the format expects; nothing is written
 from __future__ import annotations
 
 import json
+import struct
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from modelkit.errors import BrokenFile, Unsupported
+from modelkit import recipes, tokenizers
+from modelkit.errors import BadRequest, BrokenFile, Unsupported
 from modelkit.faults import Faults
 from modelkit.formats import FORMATS
 from modelkit.formats._impostors import impostor
@@ -17,10 +21,18 @@ from modelkit.formats._npy_header import parse
 from modelkit.formats._pickle_walk import walk
 from modelkit.formats._torch_records import records
 from modelkit.formats._zip_directory import directory
+from modelkit.operations import checksum_list, importance, policy_file
+from modelkit.recipes import _recipe
+from modelkit.remote import checked, is_loopback
 from modelkit.rules import RULES
 from modelkit.rules._contract import Subject
 from modelkit.rules._templates import reaches
 from modelkit.sources import HEAD
+from modelkit.tokenizers._token_list import MOST_HOLES
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+STORIES = ROOT / "fixtures" / "stories" / "model"
+SCRATCH = Path(tempfile.mkdtemp()) / "input"
 
 
 class Memory:
@@ -144,15 +156,112 @@ def template(data: bytes) -> None:
     reaches(data.decode("utf-8", "replace"))
 
 
+def imatrix(data: bytes) -> None:
+    """The reader opens a path, so the bytes stand in a file; what is not finite must not come through."""
+    SCRATCH.write_bytes(data)
+    with suppress(BrokenFile, Unsupported):
+        for one in importance.read(str(SCRATCH)).values():
+            assert one.columns * len(one.counts) * 4 + one.start <= len(data)
+
+
+def recipe(data: bytes) -> None:
+    with suppress(BadRequest):
+        _recipe.read(_recipe._table(data.decode("utf-8", "replace"), "a.toml"), "a.toml")
+
+
+def policy(data: bytes) -> None:
+    SCRATCH.write_bytes(data.decode("utf-8", "replace").encode())
+    with suppress(BadRequest):
+        policy_file.load(str(SCRATCH))
+
+
+def sums(data: bytes) -> None:
+    """A list of digests, which names files: none is opened."""
+    SCRATCH.write_bytes(data)
+    with suppress(BrokenFile, BadRequest):
+        for entry in checksum_list.read_list(str(SCRATCH)).entries:
+            assert entry.name and "\0" not in entry.name
+
+
+def tokenizer_json(data: bytes) -> None:
+    """tokenizer.json and tokenizer_config.json, cut from one input."""
+    document, _, config = data.partition(b"\0\0")
+    with suppress(BrokenFile, Unsupported):
+        known = tokenizers.tokenizer_json.read({"tokenizer.json": document, "tokenizer_config.json": config or b"{}"})
+        assert len(known.tokens) < 2 * len(data) + MOST_HOLES
+
+
+def tokenizer_model(data: bytes) -> None:
+    with suppress(BrokenFile, Unsupported):
+        tokenizers.tokenizer_json.read({"tokenizer.model": data})
+
+
+def tokenizer_bin(data: bytes) -> None:
+    with suppress(BrokenFile, Unsupported):
+        tokenizers.tokenizer_bin.read(data, 32)
+
+
+def url(data: bytes) -> None:
+    """What is not followed is refused; what is sent and printed has no control characters, and names a real host."""
+    with suppress(BadRequest):
+        found = checked(data.decode("utf-8", "surrogateescape"))
+        assert found.scheme == "https" or is_loopback(found.hostname or "")
+        assert found.geturl().isascii() and found.geturl().isprintable() and " " not in found.geturl()
+        assert "@" not in found.netloc
+
+
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (safetensors, gguf, llama2c, pytorch, npz, folder, pickle, archive, npy, template)
-}
+    for target in (
+        safetensors, gguf, llama2c, pytorch, npz, folder, pickle, archive, npy, template, imatrix, recipe, policy, sums,
+        tokenizer_json, tokenizer_model, tokenizer_bin, url,
+    )
+}  # fmt: skip
 ENDINGS = {
     "safetensors": (".safetensors",), "gguf": (".gguf",), "llama2c": (".bin",), "pytorch": (".pt", ".pkl", ".bin"),
     "npz": (".npz", ".npy"), "pickle": (".pkl",), "archive": (".pt", ".npz"), "npy": (".npy",),
 }  # fmt: skip
 LARGEST_SEED = 100_000
+
+
+def _written(target: str) -> Iterator[bytes]:
+    """Inputs of kinds that the museum has not."""
+    if target == "template":
+        yield b"{% for m in messages %}{{ m.__class__ | attr('x') }}{% endfor %}"
+    elif target == "recipe":
+        yield from (path.read_bytes() for path in sorted(Path(str(recipes.__path__[0])).glob("*.toml")))
+        yield b'base = "q4_k"\n[[rules]]\nmatch = "ffn_.*"\nto = "q6_k"\nlayers = "first 1/8"\narchitecture = ["a"]\n'
+    elif target == "policy":
+        yield b'[validate]\nlevel = "full"\n[policy]\nformats = ["gguf"]\nmax-file = "5GB"\nrequire = ["checksum"]\n'
+        yield b'[[ignore]]\nrule = "a*"\nreason = "b"\nexpires = 2027-01-01\n[pins."a"]\nsha256 = "00"\nsize = 5\n'
+    elif target == "sums":
+        digest = "0123456789abcdef" * 4
+        yield f"{digest}  a\n\\{digest} *a\\nb\nSHA256 (a) = {digest}\n# no\n".encode()
+        yield json.dumps({"tensors": [{"path": "a", "tensor": "b", "algorithm": "sha256", "digest": digest}]}).encode()
+        yield json.dumps([{"path": "a", "oid": digest[:40], "lfs": {"oid": digest, "size": 5}}]).encode()
+        yield f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize 5\n".encode()
+    elif target == "imatrix":
+        yield struct.pack("<ii1sii4f", 1, 1, b"a", 2, 4, *range(4))
+        yield _imatrix_gguf()
+    elif target == "tokenizer_json":
+        yield b"\0\0".join((STORIES / name).read_bytes() for name in ("tokenizer.json", "tokenizer_config.json"))
+        yield b'{"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}, "added_tokens": []}'
+    elif target == "tokenizer_model":
+        pieces = (b"<unk>", b"<s>", b"</s>", b"a", b"<0x00>")
+        yield b"".join(b"\x0a%c\x0a%c%b\x15\0\0\0\0\x18\x01" % (len(one) + 9, len(one), one) for one in pieces)
+    elif target == "tokenizer_bin":
+        yield struct.pack("<i", 4) + b"".join(struct.pack("<fi2s", -n, 2, b"a%d" % (n % 10)) for n in range(32))
+    elif target == "url":
+        yield from (b"https://a.b/c?d#e", b"http://127.0.0.1:80/%20", b"https://[::1]/a", "https://ä.b/ü".encode())
+
+
+def _imatrix_gguf() -> bytes:
+    """Two tensors, `a.in_sum2` [1, 4] and `a.counts` [1]."""
+    infos = b""
+    for name, shape, offset in ((b"a.in_sum2", (4, 1), 0), (b"a.counts", (1, 1), 32)):
+        infos += struct.pack("<Q", len(name)) + name + struct.pack("<IQQIQ", 2, *shape, 0, offset)
+    head = b"GGUF" + struct.pack("<IQQ", 3, 2, 0) + infos
+    return head + bytes(-len(head) % 32) + struct.pack("<4f16xf28x", 1, 2, 3, 4, 2)
 
 
 def seeds(target: str, museum: Path) -> Iterator[bytes]:
@@ -165,8 +274,7 @@ def seeds(target: str, museum: Path) -> Iterator[bytes]:
             pieces = [path.read_bytes() if path.is_file() else b"{}" for path in (config, index, shard)]
             if sum(map(len, pieces)) < LARGEST_SEED:
                 yield b"\0\0".join(pieces)
-    elif target == "template":
-        yield b"{% for m in messages %}{{ m.__class__ | attr('x') }}{% endfor %}"
+    yield from _written(target)
     for path in sorted(museum.rglob("*")):
         if path.suffix in ENDINGS.get(target, ()) and path.is_file() and path.stat().st_size < LARGEST_SEED:
             yield path.read_bytes()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from modelkit import kernels
-from modelkit.encodings import ENCODINGS
+from modelkit.encodings import ENCODINGS, one_pass
 from modelkit.errors import BadValue
 from modelkit.kernels import arrays as loops
 from modelkit.kernels import groups
@@ -102,6 +102,11 @@ def test_decoded_blocks_and_their_products(name: str, native: Any, seed: int) ->
     encoding = ENCODINGS[name]
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 256, (5, 768 // encoding.values * encoding.bytes), np.uint8)
+    each = blocks.reshape(-1, encoding.bytes)
+    for field in encoding.fields:  # the scales of small weights are subnormal
+        each[::2, field + 1] &= 0x83
+    each[0] = 0
+    each[2] |= 0x80  # -0 among them
     found, vector = np.empty((5, 768), np.float32), rng.standard_normal(768, dtype=np.float32)
     native.decode(name, blocks, found)
     with np.errstate(all="ignore"):
@@ -271,3 +276,71 @@ def test_the_choice_of_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         kernels.native()
     monkeypatch.delenv("MODELKIT_KERNELS")
     kernels.native.cache_clear()
+
+
+CODINGS = sorted((*kernels.BLOCKS, *kernels.FLOATS, "f32"))
+
+
+def step_by_step(source: str, target: str, data: np.ndarray, count: int) -> tuple[bytes, Any] | None:
+    """By way of values, in numpy; None where the target refuses them."""
+    values = ENCODINGS[source].unpack([data], (count,))
+    try:
+        (stored,) = ENCODINGS[target].pack(values)
+    except BadValue:
+        return None
+    stored = np.ascontiguousarray(stored).reshape(-1).view(np.uint8)
+    return stored.tobytes(), loops.difference(values, ENCODINGS[target].unpack([stored], (count,)))
+
+
+def in_one_pass(extension: Any, source: str, target: str, data: np.ndarray, size: int) -> tuple[bytes, Any] | None:
+    out = np.empty(size, np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "native", lambda: extension)
+        errors = one_pass(ENCODINGS[source], ENCODINGS[target], data, out)
+    return None if errors is None else (out.tobytes(), errors)
+
+
+def both_ways(extension: Any, source: str, target: str, x: np.ndarray) -> tuple[Any, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "native", lambda: None)
+        data = np.ascontiguousarray(ENCODINGS[source].pack(x)[0]).reshape(-1).view(np.uint8)
+        wanted = step_by_step(source, target, data, x.size)
+        size = ENCODINGS[target].parts("a", (x.size,))[0].size
+    return in_one_pass(extension, source, target, data, size), wanted
+
+
+PAIRS = [(source, "f32") for source in CODINGS] + [(s, t) for s in ("f16", "bf16", "q8_0") for t in CODINGS]
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+def test_one_pass_is_unpack_pack_and_measure(source: str, target: str, native: Any) -> None:
+    """Longer than a tile of the C code, and no multiple of it."""
+    x = scaled(3, -5, 1536).reshape(-1)
+    x[300:900] = 0
+    found, wanted = both_ways(native, source, target, x)
+    assert found[0] == wanted[0]
+    assert found[1][0] == wanted[1][0]
+    assert found[1][1:] == pytest.approx(wanted[1][1:], rel=1e-9)
+
+
+@pytest.mark.parametrize("target", CODINGS)
+@pytest.mark.parametrize("value", [float("nan"), -float("inf"), 2.0**33, 2.0**31, 70000.0])
+def test_one_pass_leaves_what_may_be_refused_to_those_who_say_why(target: str, value: float, native: Any) -> None:
+    x = scaled(3, 0, 1536).reshape(-1)
+    x[4200] = value
+    found, wanted = both_ways(native, "f32", target, x)
+    if wanted is None:
+        assert found is None
+    elif found is not None:
+        assert found[0] == wanted[0]
+        assert found[1] == pytest.approx(wanted[1], rel=1e-9)
+
+
+def test_one_pass_refuses_sizes_that_do_not_fit(native: Any) -> None:
+    data, out = np.zeros(512, np.uint8), np.zeros(136, np.uint8)
+    native.convert("f32", data, "q8_0", out, 1.0, True)
+    for wrong in (data[:-4], data[:-2], data[1:], np.zeros(516, np.uint8)):
+        with pytest.raises(ValueError, match=r"sizes do not fit|aligned items"):
+            native.convert("f32", wrong, "q8_0", out, 1.0, True)
+    with pytest.raises(ValueError, match="no float is called 'q9'"):
+        native.convert("q9", data, "q8_0", out, 1.0, True)

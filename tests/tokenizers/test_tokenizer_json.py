@@ -260,3 +260,14 @@ def test_deep_nesting_and_broken_text():
     for data in (b"[" * 100000, b'{"model":' * 500 + b"1" + b"}" * 500, b"\xff", b"[]", b"{"):
         with pytest.raises((BrokenFile, Unsupported)):
             tokenizer_json.read({"tokenizer.json": data})
+
+
+def test_a_few_ids_may_have_no_token_and_a_short_file_makes_no_millions():
+    """Two million tokens out of a few hundred bytes took a minute."""
+    far = [{"id": 60_000, "content": "<far>", "special": True}]
+    found = read(document(added_tokens=far))
+    assert len(found.tokens) == 60_001
+    assert (found.tokens[59_999], found.tokens[60_000]) == ("[PAD59999]", "<far>")
+    for index in (70_000, 2**21 - 1):
+        with pytest.raises(BrokenFile, match="and only 6 have a token"):
+            read(document(added_tokens=[{**far[0], "id": index}]))

@@ -13,6 +13,8 @@
         const type *from = in;                                            \
         for (size_t i = 0; i < count; i++) out[i] = from_##name(from[i]); \
     }
+static void narrow_f32(const float *x, size_t count, void *out) { memcpy(out, x, count * sizeof *x); }
+static void widen_f32(const void *in, size_t count, float *out) { memcpy(out, in, count * sizeof *out); }
 CAST(f16, uint16_t)
 CAST(bf16, uint16_t)
 CAST(f8_e4m3, uint8_t)
@@ -41,6 +43,54 @@ static float scan(const float *x, size_t count, size_t *first) {
         largest = (uint32_t)most_here > largest ? (uint32_t)most_here : largest;
     }
     return float_of(largest);
+}
+
+/* low, high: of the finite values (INFINITY and -INFINITY if there are none). sums: of their distances from `around`, and
+   of the squares of these. counts: zeros, NaN, infinities. */
+static void statistics(const float *x, size_t count, double around, float *low, float *high, double *sums,
+                       size_t *counts) {
+    const size_t SLAB = 4096;
+    f32x8 least_of = all(INFINITY), most_of_all = all(-INFINITY);
+    f64x4 apart[2] = {{0}}, squares[2] = {{0}};
+    counts[0] = counts[1] = counts[2] = 0;
+    for (size_t i = 0; i < count; i += SLAB) {
+        const size_t end = i + SLAB < count ? i + SLAB : count;
+        i32x8 zeros = all_ints(0), nans = zeros, infinities = zeros; /* minus their number */
+        for (size_t k = i; k < end; k += 8) {
+            f32x8 value = all(INFINITY); /* fills the last vector, and is taken off again */
+            memcpy(&value, x + k, sizeof *x * (end - k < 8 ? end - k : 8));
+            const i32x8 finite = below(magnitude(value), all(INFINITY)), number = equal(value, value);
+            zeros += equal(value, all(0));
+            nans += ~number;
+            infinities += number & ~finite;
+            least_of = least(choose(finite, value, all(INFINITY)), least_of);
+            most_of_all = most(choose(finite, value, all(-INFINITY)), most_of_all);
+            f32x4 half[2];
+            i32x4 mask[2];
+            memcpy(half, &value, sizeof value);
+            memcpy(mask, &finite, sizeof finite);
+            for (int h = 0; h < 2; h++) {
+                const u64x4 keep = (u64x4)__builtin_convertvector(mask[h], i64x4);
+                const f64x4 wide = __builtin_convertvector(half[h], f64x4) - around;
+                const f64x4 distance = (f64x4)((u64x4)wide & keep);
+                apart[h] += distance;
+                squares[h] += distance * distance;
+            }
+        }
+        for (int k = 0; k < 8; k++) {
+            counts[0] -= (size_t)(ptrdiff_t)zeros[k];
+            counts[1] -= (size_t)(ptrdiff_t)nans[k];
+            counts[2] -= (size_t)(ptrdiff_t)infinities[k];
+        }
+    }
+    counts[2] -= (8 - count % 8) % 8;
+    sums[0] = sums[1] = 0;
+    for (int k = 0; k < 4; k++) {
+        sums[0] += apart[0][k] + apart[1][k];
+        sums[1] += squares[0][k] + squares[1][k];
+    }
+    *high = most_of(most_of_all);
+    *low = -most_of(-least_of);
 }
 
 /* out: the largest |now - was|, the sum of its squares, the sum of squares of `was`, where `was` is finite */

@@ -129,9 +129,10 @@ INLINE void open_q6_k(const uint8_t *block, struct run_of *run) {
 /* The product adds up in 32 running sums, value i in sum i mod 32, one block after the other; then the upper half of the
    sums is added to the lower, and so on. Any build and machine gives the same bits, and numpy too. */
 INLINE float fold(const f32x8 *sum) {
-    float s[32];
-    memcpy(s, sum, sizeof s);
-    for (int width = 16; width; width /= 2)
+    const f32x8 eight = (sum[0] + sum[2]) + (sum[1] + sum[3]);
+    float s[8];
+    memcpy(s, &eight, sizeof s);
+    for (int width = 4; width; width /= 2)
         for (int k = 0; k < width; k++) s[k] += s[k + width];
     return s[0];
 }

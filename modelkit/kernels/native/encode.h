@@ -42,12 +42,19 @@ INLINE void line_codes(const float *x, int n, float scale, float minimum, const 
             codes[l] =
                 (uint8_t)(fit->inverse[s] == 0 ? 0 : clamp(nearest(fit->inverse[s] * (x[l] - fit->origin[s])), 0, top));
 }
+/* Eight codes of Q3_K or Q6_K, none beyond 2^22: cut and moved to 0 .. 2 half - 1. n is a multiple of 8. */
+INLINE void put_signed(i32x8 code, int half, uint8_t *to) {
+    const i32x8 whole = cut(within(floats(code), -(float)half, (float)(half - 1))) + half;
+    const u8x8 bytes = __builtin_convertvector(whole, u8x8);
+    memcpy(to, &bytes, sizeof bytes);
+}
 INLINE void signed_codes(const float *x, int n, float inverse, int half, uint8_t *codes) { /* those of the search */
-    for (int l = 0; l < n; l++)
-        codes[l] = (uint8_t)(inverse == 0 ? 0 : clamp(nearest(inverse * x[l]), -half, half - 1) + half);
+    if (inverse == 0) memset(codes, 0, (size_t)n);
+    else
+        for (int l = 0; l < n; l += 8) put_signed(nearest_each(inverse * load(x + l)), half, codes + l);
 }
 INLINE void scaled_codes(const float *x, int n, float scale, int half, uint8_t *codes) {
-    for (int l = 0; l < n; l++) codes[l] = (uint8_t)(clamp(nearest(x[l] / scale), -half, half - 1) + half);
+    for (int l = 0; l < n; l += 8) put_signed(nearest_each(load(x + l) / scale), half, codes + l);
 }
 
 /* Codes 0 .. top of the scales or minimums of a super-block, and their unit */

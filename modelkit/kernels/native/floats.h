@@ -67,7 +67,13 @@ INLINE uint16_t to_bf16(float x) {
     return (uint16_t)((u & 0x7fffffff) > 0x7f800000 ? (u >> 31) << 15 | 0x7fc0 : rounded);
 }
 
-INLINE float f16_at(const uint8_t *from) { return from_f16(read16(from)); }
+/* A single one: weights are small, so the scales of many blocks are subnormal. Multiplied as the subnormal f32 that
+   `widen_bits` makes of it, each would take the processor a hundred times as long; whole numbers do not. */
+INLINE float f16_at(const uint8_t *from) {
+    const uint16_t h = read16(from);
+    const float size = (float)(h & 0x3ff) * 0x1p-24f;
+    return h & 0x7c00 ? from_f16(h) : h >> 15 ? -size : size;
+}
 INLINE void put_f16(uint8_t *to, float x) { write16(to, to_f16(x)); }
 
 #endif

@@ -18,11 +18,19 @@ struct float_kernel {
     void (*narrow)(const float *values, size_t count, void *out);
     void (*widen)(const void *in, size_t count, float *out);
 };
+struct coding { /* one of the two, and its numbers */
+    const struct block_kernel *block;
+    const struct float_kernel *small;
+    size_t values, size;
+};
 struct kernels {
     const char *name;
     struct block_kernel blocks[11];
-    struct float_kernel floats[5]; /* both end with a NULL name */
+    struct float_kernel floats[6]; /* both end with a NULL name */
+    int (*convert)(const struct coding *source, const uint8_t *from, size_t count, const struct coding *target,
+                   uint8_t *to, float limit, int finite, double *found);
     float (*scan)(const float *x, size_t count, size_t *first);
+    void (*statistics)(const float *x, size_t count, double around, float *low, float *high, double *sums, size_t *counts);
     void (*difference)(const float *was, const float *now, size_t count, double *out);
     void (*extremes)(const float *x, size_t groups, size_t group, float *low, float *high);
     void (*group_codes)(const float *x, size_t groups, size_t group, const float *scales, const int8_t *zeros,

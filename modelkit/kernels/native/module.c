@@ -39,17 +39,33 @@ static PyObject *refused(struct buffers *held, const char *why) {
     return NULL;
 }
 
-static const struct block_kernel *block_named(const char *name) {
+static const struct block_kernel *find_block(const char *name) {
     for (const struct block_kernel *block = chosen->blocks; block->name; block++)
         if (!strcmp(block->name, name)) return block;
-    PyErr_Format(PyExc_ValueError, "no block is called '%s'", name);
     return NULL;
 }
-static const struct float_kernel *float_named(const char *name) {
+static const struct float_kernel *find_float(const char *name) {
     for (const struct float_kernel *small = chosen->floats; small->name; small++)
         if (!strcmp(small->name, name)) return small;
-    PyErr_Format(PyExc_ValueError, "no float is called '%s'", name);
     return NULL;
+}
+static const struct block_kernel *block_named(const char *name) {
+    const struct block_kernel *block = find_block(name);
+    if (!block) PyErr_Format(PyExc_ValueError, "no block is called '%s'", name);
+    return block;
+}
+static const struct float_kernel *float_named(const char *name) {
+    const struct float_kernel *small = find_float(name);
+    if (!small) PyErr_Format(PyExc_ValueError, "no float is called '%s'", name);
+    return small;
+}
+static int coding_named(const char *name, struct coding *found) {
+    found->block = find_block(name);
+    found->small = found->block ? NULL : float_named(name);
+    if (!found->block && !found->small) return 0;
+    found->values = found->block ? found->block->values : 1;
+    found->size = found->block ? found->block->size : found->small->size;
+    return 1;
 }
 
 /* The arguments of a call: a format for PyArg_ParseTuple, then where they go */
@@ -137,6 +153,27 @@ static PyObject *widen(PyObject *self, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
+static PyObject *convert(PyObject *self, PyObject *arguments) {
+    const char *names[2];
+    PyObject *data, *out;
+    struct coding source, target;
+    size_t read, written;
+    float limit;
+    int finite, done;
+    double found[3];
+    PARSE("sOsOfp", &names[0], &data, &names[1], &out, &limit, &finite);
+    if (!coding_named(names[0], &source) || !coding_named(names[1], &target)) return NULL;
+    const uint8_t *from = hold(&held, data, 0, source.block ? 1 : source.size, &read);
+    uint8_t *to = from ? hold(&held, out, 1, target.block ? 1 : target.size, &written) : NULL;
+    const size_t count = source.block ? read / source.size * source.values : read;
+    if (!to || (source.block && read % source.size) || count % target.values ||
+        written != count / target.values * (target.block ? target.size : 1))
+        return refused(&held, "sizes do not fit");
+    RUN(done = chosen->convert(&source, from, count, &target, to, limit, finite, found));
+    if (!done) Py_RETURN_NONE;
+    return Py_BuildValue("ddd", found[0], found[1], found[2]);
+}
+
 static PyObject *scan(PyObject *self, PyObject *arguments) {
     PyObject *values;
     size_t count, first;
@@ -146,6 +183,19 @@ static PyObject *scan(PyObject *self, PyObject *arguments) {
     if (!x) return refused(&held, "");
     RUN(largest = chosen->scan(x, count, &first));
     return Py_BuildValue("dn", (double)largest, first == count ? (Py_ssize_t)-1 : (Py_ssize_t)first);
+}
+
+static PyObject *statistics(PyObject *self, PyObject *arguments) {
+    PyObject *values;
+    size_t count, counts[3];
+    float low, high;
+    double around, sums[2];
+    PARSE("Od", &values, &around);
+    const float *x = hold(&held, values, 0, sizeof *x, &count);
+    if (!x) return refused(&held, "");
+    RUN(chosen->statistics(x, count, around, &low, &high, sums, counts));
+    return Py_BuildValue("ddddnnn", (double)low, (double)high, sums[0], sums[1], (Py_ssize_t)counts[0],
+                         (Py_ssize_t)counts[1], (Py_ssize_t)counts[2]);
 }
 
 static PyObject *difference(PyObject *self, PyObject *arguments) {
@@ -268,7 +318,9 @@ static PyMethodDef methods[] = {
     {"multiply", multiply, METH_VARARGS, NULL},
     {"narrow", narrow, METH_VARARGS, NULL},
     {"widen", widen, METH_VARARGS, NULL},
+    {"convert", convert, METH_VARARGS, NULL},
     {"scan", scan, METH_VARARGS, NULL},
+    {"statistics", statistics, METH_VARARGS, NULL},
     {"difference", difference, METH_VARARGS, NULL},
     {"extremes", extremes, METH_VARARGS, NULL},
     {"group_codes", group_codes, METH_VARARGS, NULL},

@@ -28,6 +28,9 @@ GIT = "git-sha1"
 ALGORITHMS = {**{name: length for length, name in LENGTHS.items()}, MODEL: 64, GIT: 40}
 """Hexadecimal digits of every algorithm that a list may name. `git-sha1` is git's name of a file's content."""
 
+EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+"""sha256 of no bytes at all."""
+
 Kind = Literal["file", "tensor", "model", "unknown"]
 
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\\\\]")

@@ -1,0 +1,280 @@
+"""Bundles: carry a model across an air gap and know that it arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from modelkit.commands._options import json_option, quiet_option, run_safely
+
+C = TypeVar("C", bound=Callable[..., Any])
+threads_option = click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="[default: cores]")
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  modelkit bundle create model/ out.mkb --volume-size bd25 --parity 2
+  modelkit bundle verify out.mkb
+  modelkit bundle unpack out.mkb restored/
+
+\b
+Every command takes --json.
+Exit codes: 0 done or whole, 1 damaged, refused or failed, 2 usage or no manifest anywhere, 130 interrupted."""
+)
+def command() -> None:
+    """Carry a model across an air gap: volumes, parity, a receiver that needs only Python."""
+
+
+def create_options(function: C) -> C:
+    """The options of `create`."""
+    for option in reversed(
+        (
+            click.option("--volume-size", metavar="SIZE", help="Bytes of a volume: see below. [default: one volume]"),
+            click.option("--parity", type=click.IntRange(0, 255), metavar="M", help="Volumes that may be lost."),
+            click.option("--portable", "coding", flag_value="deflate", help="Unpacks with every Python: deflate."),
+            click.option("--no-compress", "coding", flag_value="raw", help="Store bytes as they are."),
+            click.option("--max", "best", is_flag=True, help="The best ratio, at several times the work."),
+            click.option("--base", metavar="OLD", help="Only what differs from OLD, which the other side has."),
+            click.option("--seal", is_flag=True, help="Add SEAL.json: what the model predicts, for verify --seal."),
+            click.option("--sign", metavar="KEY", help="A P-256 private key (PEM): writes model.sig."),
+            click.option("--with-wheels", "wheels", is_flag=True, help="Add zstandard for this Python and system."),
+            click.option("--repository", metavar="URL", default="", help="Where the model comes from."),
+            click.option("--revision", metavar="REV", default="", help="Which revision of it."),
+            click.option("--license", metavar="NAME", default="", help="Its licence. [default: as its README says]"),
+            click.option(
+                "--format",
+                "form",
+                type=click.Choice(["volumes", "oci"]),
+                default="volumes",
+                help="oci: a layout for registries. [default: volumes]",
+            ),
+            click.option("--plan", "plan_only", is_flag=True, help="Volumes, parity and time, from headers alone."),
+            click.option("--force", is_flag=True, help="Replace a bundle that stands there."),
+            threads_option,
+            quiet_option,
+            json_option,
+        )
+    ):
+        function = option(function)
+    return function
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  modelkit bundle create model/ out.mkb --volume-size dvd
+  modelkit bundle create model.gguf out.mkb --volume-size 4GB --parity 2 --portable
+  modelkit bundle create model/ out.mkb --volume-size auto --plan
+
+\b
+SIZE: fat32, cd700, dvd, dvd-dl, bd25, bd50, bd100 (media leave 16 MiB for the file system and the small files),
+auto (what is free where BUNDLE will stand), or bytes: 4GB, 512MiB.
+
+\b
+Exit codes: 0 written, 1 refused or failed, 2 usage, 130 interrupted: run again to go on."""
+)
+@click.argument("src")
+@click.argument("bundle")
+@create_options
+def create(src: str, bundle: str, **options: Any) -> None:
+    """Pack SRC, a file or a folder, into BUNDLE: the same bytes come out on the other side.
+
+    Run again after an interruption, it finishes the same bundle. With SOURCE_DATE_EPOCH set, two runs write the
+    same bytes, whatever the number of threads. Without --parity, bundles of four volumes and more get one.
+    """
+    run_safely(lambda: _create(src, bundle, options))
+
+
+OF_VOLUMES = ("volume_size", "parity", "coding", "best", "sign", "wheels", "base", "seal", "plan_only", "force")
+
+
+def _create_layout(src: str, bundle: str, options: dict[str, Any]) -> int:
+    from modelkit.operations.bundle_oci import create
+    from modelkit.operations.bundle_origin import origin_of
+    from modelkit.report import packing
+    from modelkit.report.progress import progress
+
+    if any(options.get(name) for name in OF_VOLUMES):
+        raise click.UsageError("--format oci takes --repository, --revision, --license, --quiet and --json only")
+    origin = origin_of(src, options["repository"], options["revision"], options["license"])
+    with progress("bundle", None, quiet=options["quiet"]) as bar:
+        made = create(src, bundle, origin, bar)
+    _show(packing.layout_document(made), packing.layout_lines(made), as_json=options["as_json"])
+    return 0
+
+
+def _create(src: str, bundle: str, options: dict[str, Any]) -> int:
+    if options["form"] == "oci":
+        return _create_layout(src, bundle, options)
+    from modelkit.operations import bundle_plan
+    from modelkit.operations.bundle_create import create
+    from modelkit.operations.bundle_origin import origin_of
+    from modelkit.report import bundling, console
+    from modelkit.report.progress import progress
+
+    request = bundle_plan.Request(
+        src,
+        bundle,
+        options["volume_size"],
+        options["parity"],
+        options["coding"] or "zstd",
+        options["best"],
+        options["wheels"],
+        options["force"],
+        options["threads"],
+        options["sign"],
+        options["base"],
+        options["seal"],
+        origin=origin_of(src, options["repository"], options["revision"], options["license"]),
+    )
+    if options["plan_only"]:
+        plan = bundle_plan.make(request)
+        _show(bundling.plan_document(plan), bundling.plan_lines(plan), as_json=options["as_json"])
+        return 0
+    with progress("bundle", None, quiet=options["quiet"]) as bar:
+        created = create(request, bar)
+    _show(bundling.created_document(created), bundling.created_lines(created), as_json=options["as_json"])
+    if not options["quiet"]:
+        console.note(bundling.trust(created))
+    return 0
+
+
+def _show(document: Any, lines: list[str], *, as_json: bool) -> None:
+    from modelkit.report import console
+
+    if as_json:
+        console.document(document)
+    else:
+        console.data(lines)
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  modelkit bundle verify out.mkb
+  modelkit bundle verify /media/stick/out.mkb --verify-media --key sender.pub
+
+\b
+Exit codes: 0 whole, 1 damaged or not signed with KEY, 2 usage or no manifest anywhere, 130 interrupted."""
+)
+@click.argument("bundle")
+@click.option("--key", metavar="PUB", help="The sender's public key (PEM): model.sig must be signed with it.")
+@click.option("--verify-media", "media", is_flag=True, help="Read from the medium, not from the page cache.")
+@threads_option
+@quiet_option
+@json_option
+def verify(bundle: str, key: str | None, media: bool, threads: int | None, quiet: bool, as_json: bool) -> None:
+    """Check every stored byte of BUNDLE, and say whether parity suffices where something is damaged."""
+
+    def work() -> int:
+        from modelkit.operations.bundle_signature import check_signature
+        from modelkit.operations.bundle_verify import verify
+        from modelkit.report import bundling
+        from modelkit.report.progress import progress
+
+        with progress("verify", None, quiet=quiet) as bar:
+            found = verify(bundle, media=media, threads=threads, progress=bar)
+        signed = check_signature(found.bundle, key) if key is not None else None
+        document, lines = bundling.verified_document(found, signed), bundling.verified_lines(found, signed)
+        _show(document, lines, as_json=as_json)
+        return 0 if found.whole and (signed is None or signed.good) else 1
+
+    run_safely(work)
+
+
+@command.command(
+    "list",
+    epilog="""\b
+Examples:
+  modelkit bundle list out.mkb
+  modelkit bundle list out.mkb --json
+
+\b
+Exit codes: 0 shown, 1 failed, 2 usage or no manifest anywhere.""",
+)
+@click.argument("bundle")
+@json_option
+def list_(bundle: str, as_json: bool) -> None:
+    """Show the files, volumes, sizes and ratio of BUNDLE."""
+
+    def work() -> int:
+        from modelkit.operations.bundle_open import open_bundle
+        from modelkit.report import bundling
+
+        found = open_bundle(bundle)
+        _show(bundling.list_document(found), bundling.list_lines(found), as_json=as_json)
+        return 0
+
+    run_safely(work)
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  modelkit bundle repair out.mkb
+  modelkit bundle repair out.mkb --json
+
+\b
+Exit codes: 0 whole or made whole, 1 not enough is left: nothing is changed, 2 usage or no manifest anywhere,
+130 interrupted."""
+)
+@click.argument("bundle")
+@threads_option
+@quiet_option
+@json_option
+def repair(bundle: str, threads: int | None, quiet: bool, as_json: bool) -> None:
+    """Restore the damaged and missing volumes of BUNDLE from its parity volumes.
+
+    Everything is written beside, verified, then renamed; where parity does not suffice, nothing is changed.
+    """
+
+    def work() -> int:
+        from modelkit.operations.bundle_repair import repair
+        from modelkit.report import bundling
+        from modelkit.report.progress import progress
+
+        with progress("repair", None, quiet=quiet) as bar:
+            done = repair(bundle, threads=threads, progress=bar)
+        _show(bundling.repaired_document(done), bundling.repaired_lines(done), as_json=as_json)
+        return 1 if done.unrepaired else 0
+
+    run_safely(work)
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  modelkit bundle unpack out.mkb restored/
+  modelkit bundle unpack /media/disc restored/     (again with each disc)
+
+\b
+Exit codes: 0 every file is there and verified, 1 damaged, incomplete or refused: run again to go on, 2 usage or no
+manifest anywhere, 130 interrupted."""
+)
+@click.argument("bundle")
+@click.argument("dst")
+@click.option("--base", metavar="OLD", help="What the bundle was made against, if it was.")
+@threads_option
+@quiet_option
+@json_option
+def unpack(bundle: str, dst: str, base: str | None, threads: int | None, quiet: bool, as_json: bool) -> None:
+    """Restore the files of BUNDLE under DST, a new or empty folder, byte for byte.
+
+    A file gets its name when it is whole and its SHA-256 is right. Run again after an interruption, or with
+    further volumes, it goes on.
+    """
+
+    def work() -> int:
+        from modelkit.operations.bundle_unpack import unpack
+        from modelkit.report import bundling
+        from modelkit.report.progress import progress
+
+        with progress("unpack", None, quiet=quiet) as bar:
+            done = unpack(bundle, dst, base=base, threads=threads, progress=bar)
+        _show(bundling.unpacked_document(done, dst), bundling.unpacked_lines(done, dst), as_json=as_json)
+        return 0
+
+    run_safely(work)

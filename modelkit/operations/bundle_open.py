@@ -1,0 +1,162 @@
+"""Find a bundle's manifest and its volumes, by what their heads say and not by their names alone."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelkit.bundles import limits
+from modelkit.bundles.layout import FOOTER, HEAD, Head, read_footer, read_head
+from modelkit.bundles.manifest import Manifest, Volume, read_manifest
+from modelkit.errors import BrokenFile, CannotAccess, ModelkitError, Refused, Unknowable
+from modelkit.sources import LocalFile, explained
+
+MANIFEST = "MANIFEST.json"
+NAME = re.compile(r"(vol|par)-\d{4,}\.mkv")
+MOST = 100_000  # entries of a folder that are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file that looks like a volume. `head` is None where it cannot be read."""
+
+    path: Path
+    head: Head | None
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A volume of the manifest and the file it is read from; None where there is none. `why`: what is odd about it."""
+
+    volume: Volume
+    path: Path | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle as it lies there. `faults`: of MANIFEST.json; `strangers`: volumes that do not belong, and why."""
+
+    path: Path
+    manifest: Manifest
+    volumes: tuple[Located, ...]
+    faults: tuple[str, ...]
+    strangers: Mapping[str, str]
+
+    @property
+    def present(self) -> tuple[Located, ...]:
+        return tuple(located for located in self.volumes if located.path is not None)
+
+
+def open_bundle(path: str) -> Bundle:
+    """Raises Unknowable where no manifest is, Refused where several contradict each other, CannotAccess."""
+    folder = Path(path)
+    with explained(folder):
+        if not folder.is_dir():
+            raise CannotAccess(f"{path}: is no folder", "name the folder of a bundle")
+        names = sorted(entry.name for entry in _entries(folder))
+    found = [Found(folder / name, _head(folder / name)) for name in names if name.endswith(".mkv")]
+    manifest, faults = _manifest(folder, found)
+    volumes = tuple(_locate(folder, volume, manifest, found) for volume in manifest.volumes)
+    used = {located.path for located in volumes}
+    strangers = {one.path.name: _stranger(one, manifest) for one in found if one.path not in used}
+    return Bundle(folder, manifest, volumes, tuple(faults), {k: v for k, v in strangers.items() if NAME.fullmatch(k)})
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Plain files; no link is followed."""
+    with os.scandir(folder) as entries:
+        for number, entry in enumerate(entries):
+            if number >= MOST:
+                raise Refused(f"{folder}: holds more than {MOST:,} entries", "name the folder of a bundle")
+            if entry.is_file(follow_symlinks=False):
+                yield entry
+
+
+def _head(path: Path) -> Head | None:
+    try:
+        source = LocalFile(path, path.name)
+        try:
+            return read_head(source.read(0, min(HEAD, source.size)), path.name)
+        finally:
+            source.close()
+    except ModelkitError:
+        return None  # told as damage when the volume is verified
+
+
+def _manifest(folder: Path, found: Iterable[Found]) -> tuple[Manifest, list[str]]:
+    faults: list[str] = []
+    main: Manifest | None = None
+    file = folder / MANIFEST
+    try:
+        main = read_manifest(read_small(file, limits.MANIFEST), MANIFEST)
+    except ModelkitError as error:
+        faults.append(str(error) if os.path.lexists(file) else f"{MANIFEST}: is missing")
+    copies = [copy for one in found if (copy := _copy(one, main)) is not None]
+    manifests = {manifest.pack(): manifest for manifest in [*([main] if main is not None else []), *copies]}
+    if not manifests:
+        raise Unknowable(
+            f"{folder}: no manifest, neither {MANIFEST} nor in a volume ({'; '.join(faults)})",
+            "copy the last medium too: it has the manifest",
+        )
+    if len(manifests) > 1:
+        message = f"{folder}: the manifests in it contradict each other, and nothing tells which is right"
+        raise Refused(message, "remove what belongs to another bundle, or copy the bundle again")
+    return next(iter(manifests.values())), faults
+
+
+def _copy(found: Found, main: Manifest | None) -> Manifest | None:
+    """The manifest in a volume's tail; not that of another bundle, when it is known which one this is."""
+    if found.head is None or (main is not None and found.head.bundle.hex() != main.description.id):
+        return None
+    try:
+        source = LocalFile(found.path, found.path.name)
+        try:
+            size = source.size
+            footer = read_footer(source.read(max(0, size - FOOTER), min(FOOTER, size)), found.path.name)
+            if not footer.manifest or size < FOOTER + footer.manifest:
+                return None
+            manifest = read_manifest(source.read(size - FOOTER - footer.manifest, footer.manifest), found.path.name)
+        finally:
+            source.close()
+    except ModelkitError:
+        return None  # told as damage when the volume is verified
+    return manifest if manifest.description.id == found.head.bundle.hex() else None
+
+
+def read_small(path: Path, most: int) -> bytes:
+    """A file of limited size that is no link. Raises CannotAccess, BrokenFile."""
+    with explained(path):
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(file, "rb") as stream:
+            data = stream.read(most + 1)
+    if len(data) > most:
+        raise BrokenFile(f"{path.name}: is larger than the {most:,} bytes that the format allows")
+    return data
+
+
+def _locate(folder: Path, volume: Volume, manifest: Manifest, found: Iterable[Found]) -> Located:
+    """The file of a volume: the one with its name, unless its head says that it is another one."""
+    wanted = Head(volume.kind, volume.number, bytes.fromhex(manifest.description.id), manifest.description.stripe)
+    named = next((one for one in found if one.path == folder / volume.name), None)
+    if named is not None and named.head == wanted:
+        return Located(volume, named.path)
+    elsewhere = next((one for one in found if one.head == wanted), None)
+    if elsewhere is not None:
+        return Located(volume, elsewhere.path, f"stands under the name {elsewhere.path.name}")
+    if named is None:
+        return Located(volume, None, "is missing")
+    if named.head is None:
+        return Located(volume, named.path, "has a damaged head")
+    return Located(volume, None, _stranger(named, manifest))
+
+
+def _stranger(found: Found, manifest: Manifest) -> str:
+    if found.head is None:
+        return "is no volume of this bundle"
+    if found.head.bundle.hex() != manifest.description.id:
+        return f"belongs to another bundle ({found.head.bundle.hex()[:16]})"
+    return f"is a copy of {'volume' if found.head.kind == 'data' else 'parity volume'} {found.head.number}"

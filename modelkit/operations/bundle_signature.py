@@ -1,0 +1,45 @@
+"""Sign the tree of a bundle, and check who signed it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelkit.bundles import limits, signature
+from modelkit.bundles.description import Description
+from modelkit.errors import CannotAccess, ModelkitError
+from modelkit.operations.bundle_open import Bundle, read_small
+
+NAME = "model.sig"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Whether the tree is the one that was signed, and what is wrong. `fingerprint`: of the public key."""
+
+    good: bool
+    fingerprint: str
+    faults: tuple[str, ...]
+
+
+def sign(description: Description, key: Path) -> bytes:
+    """The bytes of model.sig. Raises Refused for a key that does not fit."""
+    return signature.sign(description.name, _digests(description), key)
+
+
+def check_signature(bundle: Bundle, key: str) -> Signature:
+    """Whether model.sig is of this key and of these files. Raises CannotAccess where there is none."""
+    path = bundle.path / NAME
+    if not path.is_file():
+        raise CannotAccess(f"{path}: is not there", "the bundle is not signed: ask the sender to sign it (--sign)")
+    fingerprint = signature.fingerprint(Path(key))
+    try:
+        signed = signature.verify(read_small(path, limits.DOCUMENT), Path(key))
+    except ModelkitError as error:
+        return Signature(good=False, fingerprint=fingerprint, faults=(error.message,))
+    faults = tuple(signature.differences(signed, _digests(bundle.manifest.description)))
+    return Signature(good=not faults, fingerprint=fingerprint, faults=faults)
+
+
+def _digests(description: Description) -> dict[str, str]:
+    return {file.path: file.sha256 for file in description.files}

@@ -1,0 +1,62 @@
+"""Jobs work piece by piece: where pieces end changes neither bytes nor verdicts, nor does who computes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from modelkit import kernels, plan
+from modelkit.errors import BadValue
+from modelkit.operations.convert import Request, Result, convert
+
+
+def made(source: Path, destination: Path, to: str | None) -> tuple[dict[str, bytes], list[object]]:
+    result: Result = convert(Request(str(source), str(destination), to, force=True))
+    files = [destination] if destination.is_file() else sorted(destination.iterdir())
+    verdicts = [(v.tensor, v.verdict, v.largest_error, pytest.approx(v.relative_error)) for v in result.verdicts]
+    return {file.name: file.read_bytes() for file in files}, verdicts
+
+
+@pytest.mark.parametrize(
+    ("native", "piece", "target", "to"),
+    [
+        (True, 1, "a.gguf", "q8_0"),
+        (True, 1000, "a.gguf", "q4_k_m"),
+        (True, 8192, "a.bin", "llama2c:group=32"),
+        (False, 8192, "a.gguf", "q8_0"),
+        (False, 10**9, "a.gguf", "q4_k_m"),
+        (False, 8192, "a.bin", "f32"),
+        (True, 10**9, "a.gguf", "f16"),
+    ],
+)
+def test_pieces_of_any_size(
+    native: bool, piece: int, target: str, to: str, stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A llama: heads of q and k move their rows, and a last piece is shorter."""
+    wanted = made(stories, tmp_path / target, to)
+    monkeypatch.setattr(plan, "PIECE", piece)
+    if not native:
+        monkeypatch.setattr(kernels, "native", lambda: None)
+    assert made(stories, tmp_path / target, to) == wanted
+
+
+def test_a_refused_value_is_named_by_its_place_in_the_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.zeros((40, 64), np.float32)
+    x[37, 5] = np.inf
+    save_file({"a.weight": x}, tmp_path / "a.safetensors")
+    monkeypatch.setattr(plan, "PIECE", 128)
+    monkeypatch.setattr(plan, "TILE", 512)
+    with pytest.raises(BadValue, match=r"'a.weight' at \[37, 5\]"):
+        convert(Request(str(tmp_path / "a.safetensors"), str(tmp_path / "a.gguf"), "q8_0"))
+    assert {path.name for path in tmp_path.iterdir()} == {"a.safetensors"}
+
+
+def test_a_job_needs_the_memory_of_a_piece(tmp_path: Path) -> None:
+    """Whatever the tensor's size: many jobs run at once within the default budget."""
+    save_file({"a.weight": np.zeros((4096, 1024), np.float16)}, tmp_path / "a.safetensors")
+    from modelkit.operations.convert import prepare
+
+    assert prepare(Request(str(tmp_path / "a.safetensors"), str(tmp_path / "a.gguf"), "q8_0")).plan.memory < 4 << 20

@@ -14,14 +14,16 @@ from functools import partial
 from pathlib import Path
 
 import click
+import layout_matrix
 
 from modelkit.architectures import ARCHITECTURES
 from modelkit.architectures._contract import DIALECTS, Architecture, Row
 from modelkit.cli import COMMANDS, group
 from modelkit.encodings import ENCODINGS
 from modelkit.formats import FORMATS, Format
+from modelkit.layouts import LAYOUTS
 from modelkit.recipes import _recipe, parse
-from modelkit.recipes._choice import typed as typed_word
+from modelkit.recipes._chosen import typed as typed_word
 from modelkit.rules import RULES, word
 from modelkit.rules._contract import FAMILIES
 from modelkit.tensors import Encoding, Shape
@@ -89,6 +91,40 @@ def to_word(name: str, encoding: Encoding) -> str:
         return ""
     typed = typed_word(name)
     return typed if parse(typed).encoding == encoding else ""
+
+
+def layouts_page() -> str:
+    """The quantised layouts, and what becomes of weights between them."""
+    rows = [layout_row(name) for name in sorted(LAYOUTS)]
+    head = ["layout", "`--to`", "ecosystem", "quantised from floats"]
+    lines = [
+        "# Quantised layouts",
+        "",
+        "How each ecosystem stores int8 and int4 weights in a Hugging Face folder. Their encodings, with the bytes,",
+        "are described on [the page of encodings](encodings.md).",
+        "",
+        *table(head, rows),
+        "",
+        "## From each to each",
+        "",
+        "What repacking does to the weights, computed on a small matrix whenever these pages are written: **EXACT** =",
+        "every real value is the same; ROUNDED = a scale or a bias had to be rounded, with the relative error of the",
+        "whole; REQUANTISED = refused without `--allow-requantize`. A scale for many weights is repeated for smaller",
+        "groups where the target has none as large. From ggml type to ggml type is llama-quantize's matter.",
+        "",
+        *table(["from / to", *(f"`{name}`" for name in layout_matrix.TARGETS)], layout_matrix.rows()),
+    ]
+    for name in sorted(LAYOUTS):
+        lines += ["", f"## {name.replace('_', '-')}", "", *docstring(LAYOUTS.documentation(name))]
+    return page(lines)
+
+
+def layout_row(name: str) -> list[str]:
+    """One line of the table of layouts."""
+    layout = LAYOUTS[name]
+    places = [place for place in ("linear", "embedding", "head") if place not in layout.leaves]
+    typed = f"`{name.replace('_', '-')}`" if layout.encoding is not None else "read only"
+    return [name.replace("_", "-"), typed, layout.title, ", ".join(places) if layout.encoding is not None else ""]
 
 
 def formats_page() -> str:
@@ -211,6 +247,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/cli.md": cli_page,
     "reference/encodings.md": encodings_page,
     "reference/formats.md": formats_page,
+    "reference/layouts.md": layouts_page,
     "reference/recipes.md": recipes_page,
     "rules/README.md": rules_page,
     **{f"rules/{word(name)}.md": partial(rule_page, name) for name in RULES},

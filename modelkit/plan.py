@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm, prod
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from modelkit import runs
+from modelkit.encodings._codes import fits
+from modelkit.encodings._fitting import METHODS, Method
 from modelkit.moving import BUFFER
+from modelkit.runs import grouped, layout_of, lies_across, sliced
 from modelkit.steps import Step
 from modelkit.tensors import Encoding, Importance, Layout, Model, Shape, Span, Tensor
+
+if TYPE_CHECKING:
+    from modelkit.encodings._codes import Fit
 
 TILE = 4 * 2**20
 """Values worked on at once: 16 MiB of float32, large enough to keep threads busy."""
@@ -26,34 +33,58 @@ PIECE = 128 * 2**10
 COPY = 16 * 2**20
 """Bytes of a job that computes nothing."""
 
+SLAB = 1 << 19
+"""Values of grouped weights worked on at once, within a job."""
+
 Expectation = Literal["EXACT", "ROUNDED", "QUANTISED", "REQUANTISED"]
 ORDER: tuple[Expectation, ...] = ("EXACT", "ROUNDED", "QUANTISED", "REQUANTISED")
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One tensor's way: from `source` through `steps` to `target`; `why` explains an unasked encoding."""
+    """One tensor's way: from `source` through `steps` to `target`; `why` explains an unasked encoding.
+
+    `probed` is the verdict that a sample of the data made likely.
+    """
 
     source: Tensor
     target: Tensor
     steps: tuple[Step, ...] = ()
     why: str = ""
     importance: Importance | None = None
+    probed: Expectation | None = None
 
     @property
     def expectation(self) -> Expectation:
-        """The worst verdict that encodings and steps allow."""
-        return expect(self.source.encoding, self.target.encoding, self.steps)
+        """The worst verdict that encodings and steps allow, or what a sample showed."""
+        return self.probed or expect(self.source.encoding, self.target.encoding, self.steps)
 
     @property
     def copies(self) -> bool:
         """Bytes move as they are, at most in another order of rows."""
-        return copies(self.source.encoding, self.target.encoding, self.steps)
+        parts = [[(part.dtype, part.shape) for part in side.parts] for side in (self.source, self.target)]
+        return parts[0] == parts[1] and copies(self.source.encoding, self.target.encoding, self.steps)
+
+    @property
+    def in_slabs(self) -> bool:
+        """It works on the parts of a layout, or on codes."""
+        return of_groups(self.source.encoding, self.target.encoding, self.steps) and not self.copies
+
+    @property
+    def constants(self) -> Mapping[str, bytes]:
+        """Parts of the target that no job writes: their bytes follow from the shape."""
+        encoding = sliced(self.target.encoding)
+        if encoding is None or self.copies or not layout_of(self.target.encoding):
+            return {}
+        return encoding.constants(self.target.name, self.target.shape)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Make one run of one output tensor. `shape` is the run's: rows and columns, or a count of values."""
+    """Make one run of one output tensor. `shape` is the run's: rows and columns, or a count of values.
+
+    `whole` says which reads belong to every run of rows alike. A write of no bytes is a part that is known already.
+    """
 
     tensor: int  # position in Plan.assignments
     first: int  # its first value within the tensor
@@ -64,11 +95,40 @@ class Job:
     reads: tuple[Span, ...]
     writes: tuple[Span, ...]
     importance: Importance | None = None
+    whole: tuple[bool, ...] = ()
 
     @property
     def copies(self) -> bool:
         """Bytes move as they are, at most in another order of rows."""
-        return copies(self.source, self.target, self.steps)
+        sizes = [[span.size for span in side] for side in (self.reads, self.writes)]
+        return copies(self.source, self.target, self.steps) and sizes[0] == sizes[1]
+
+    @property
+    def in_slabs(self) -> bool:
+        """It works on a layout's parts, slab by slab of rows."""
+        return of_groups(self.source, self.target, self.steps) and not self.copies
+
+    @property
+    def method(self) -> Method | None:
+        """How codes of the target's are found in floats; None where there is no choice."""
+        found = getattr(self.target, "method", None)
+        return found if found in METHODS else None
+
+    @property
+    def repacks(self) -> bool:
+        """Codes become codes; nothing is computed with floats."""
+        return not self.copies and repacking(self.source, self.target, self.steps) is not None
+
+    @property
+    def slab(self) -> int:
+        """Rows of a slab: whole heads where rows move, and what stands alone on both sides."""
+        rows, columns = self.shape
+        sides = [side for side in (self.source, self.target) if not lies_across(side, self.shape)]
+        units = [runs.together(side, self.shape) for side in sides]
+        unit = lcm(*units, *(step.rows for step in self.steps), *(_tile(side) for side in (self.source, self.target)))
+        if not self.repacks and not fitted(self.target) and lies_across(self.target, self.shape):
+            return rows  # such codes are found in all values at once
+        return min(max(SLAB // columns // unit, 1) * unit, rows)
 
     @property
     def moves(self) -> bool:
@@ -91,6 +151,10 @@ class Job:
         """Bytes in use while it runs: a piece of what is read and written, and for arithmetic four float32 arrays."""
         if self.moves:
             return BUFFER
+        if self.in_slabs:
+            held = sum(span.size for span in self.reads) if lies_across(self.source, self.shape) else 0
+            held += sum(span.size for span in self.writes) if lies_across(self.target, self.shape) else 0
+            return held + 8 * 4 * self.slab * self.shape[-1]
         count, piece = prod(self.shape), min(self.piece, prod(self.shape))
         stored = sum(span.size for span in (*self.reads, *self.writes)) * piece // max(count, 1)
         return stored if self.copies else stored + 4 * 4 * piece
@@ -124,6 +188,8 @@ class Plan:
             )  # fmt: skip
             if job.importance:
                 words = (*words, job.importance.digest)
+            if job.method:
+                words = (*words, job.method)
             state.update(f"{words}\n".encode("utf-8", "surrogateescape"))
         return state.hexdigest()
 
@@ -159,15 +225,55 @@ class Plan:
 
 def copies(source: Encoding, target: Encoding, steps: Sequence[Step]) -> bool:
     """Whether stored bytes can be written as they are, or in another order of rows."""
-    return source == target and not any(step.shift for step in steps)
+    if source != target or any(step.shift for step in steps):
+        return False
+    return not steps or not layout_of(source)  # rows of a layout may lie across its parts
+
+
+def repacking(source: Encoding, target: Encoding, steps: Sequence[Step] = ()) -> Fit | None:
+    """What moving codes from one encoding to the other can do; None where values have to be computed.
+
+    Between two ggml types there is no repacking: what `llama-quantize` makes of them is what is meant.
+    """
+    one, other = grouped(source), grouped(target)
+    if one is None or other is None or (source.ggml is not None and target.ggml is not None):
+        return None
+    if one.grid.group == 0 and not layout_of(target) and target.ggml is None:
+        return None  # llama2.c cuts weights into groups without asking where a row ends
+    if any(step.shift for step in steps) or (steps and other.grid.tile != 1):
+        return None
+    found = fits(one.grid, other.grid)
+    return None if found == "NONE" else found
+
+
+def of_groups(source: Encoding, target: Encoding, steps: Sequence[Step] = ()) -> bool:
+    """Whether layouts or codes are at work, which are worked on in slabs of rows."""
+    return bool(layout_of(source) or layout_of(target)) or repacking(source, target, steps) is not None
+
+
+def fitted(encoding: Encoding) -> bool:
+    """Whether codes of the encoding are found in floats row by row, by rule or by search."""
+    found = grouped(encoding)
+    if found is None or not layout_of(encoding):
+        return False
+    return found.grid.number == "integer" and found.grid.tile == 1 and not found.grid.mapped
+
+
+def _tile(encoding: Encoding) -> int:
+    found = grouped(encoding)
+    return max(found.grid.tile, 1) if found is not None else 1
 
 
 def expect(source: Encoding, target: Encoding, steps: Sequence[Step] = ()) -> Expectation:
     """The worst that can happen to real values between two encodings. A sum is rounded to float32."""
-    if copies(source, target, steps) or (target.holds(source) and not any(step.shift for step in steps)):
+    shifted = any(step.shift for step in steps)
+    if not shifted and (source == target or target.holds(source)):
         return "EXACT"
     if target.kind == "float":
         return "ROUNDED"
+    fit = repacking(source, target, steps)
+    if fit is not None:
+        return {"EXACT": "EXACT", "ROUNDED": "ROUNDED"}.get(fit, "REQUANTISED")  # type: ignore[return-value]
     return "REQUANTISED" if source.kind == "quantised" else "QUANTISED"
 
 
@@ -182,13 +288,18 @@ def make(assignments: Sequence[Assignment], source: Model, layout: Layout, probe
 def _jobs(number: int, way: Assignment, reads: Mapping[str, Span], writes: Mapping[str, Span]) -> Iterator[Job]:
     total = way.source.count
     columns = way.source.shape[-1] if len(way.source.shape) > 1 else (1 if way.steps else total)
+    constants, whole = way.constants, tuple(part.whole for part in way.source.parts)
     blocks = lcm(way.source.encoding.unit(way.source.shape), way.target.encoding.unit(way.target.shape))
     unit = together(blocks, columns, way.steps, way.importance)
     for first, count in tiles(total, columns, unit, _limit(way)):
         shape = (count // columns, columns) if count % columns == 0 else (count,)
+        written = way.target.cut(writes, first, count)
+        if constants:
+            pairs = zip(way.target.parts, written, strict=True)
+            written = tuple(replace(span, size=0) if part.name in constants else span for part, span in pairs)
         yield Job(
             number, first, shape, way.source.encoding, way.target.encoding, way.steps,
-            _cut(way.source, reads, first, count), _cut(way.target, writes, first, count), way.importance,
+            way.source.cut(reads, first, count), written, way.importance, whole,
         )  # fmt: skip
 
 
@@ -210,10 +321,6 @@ def tiles(total: int, columns: int, unit: int, limit: int) -> Iterator[tuple[int
     step = limit // whole * whole or limit // unit * unit or unit
     for first in range(0, total, step):
         yield first, min(step, total - first)
-
-
-def _cut(tensor: Tensor, spans: Mapping[str, Span], first: int, count: int) -> tuple[Span, ...]:
-    return tuple(spans[part.name].cut(first, count, tensor.count) for part in tensor.parts)
 
 
 def worst(verdicts: Iterable[Expectation]) -> Expectation:

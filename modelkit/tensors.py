@@ -49,11 +49,16 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One array as a file stores it. `shape` is in elements of `dtype`, slowest axis first."""
+    """One array as a file stores it. `shape` is in elements of `dtype`, slowest axis first.
+
+    `whole`: it belongs to every run of the tensor's rows alike (a scale for all of them, a map of columns), so
+    that it is read whole with each run. Other parts are cut as the values are.
+    """
 
     name: str
     dtype: str
     shape: Shape
+    whole: bool = False
 
     @property
     def size(self) -> int:
@@ -106,6 +111,87 @@ class Encoding(Protocol):
         """Whether every value that `other` can store is stored here without rounding."""
 
 
+Number = Literal["integer", "e2m1", "e2m3", "e4m3"]
+Offset = Literal["middle", "integer", "float"]
+Overall = Literal["none", "factor", "divisor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What a grouped encoding can express, known without data: codes of `bits` bits, `group` of them to a scale.
+
+    `number`: what a code is; small floats have no offset ("middle"). `scale`: the dtype of scales, by its
+    safetensors name. `offset`: where zero lies: "middle" = at code 2**(bits-1) everywhere, "integer" = at a
+    code of its own for each group, "float" = a bias is added for each group. `group` 0 = the whole row.
+    `mapped`: a stored map says which group a column belongs to (act-order); else columns come group by group.
+    `tile`: groups span so many rows too (FP8 blocks of 128 x 128); 1 = those of a single row, 0 = all rows.
+    `overall`: one more float32 for the whole tensor, which all scales are multiplied with or divided by (NVFP4).
+    """
+
+    bits: int
+    group: int
+    scale: str
+    offset: Offset = "middle"
+    number: Number = "integer"
+    mapped: bool = False
+    tile: int = 1
+    overall: Overall = "none"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Codes:
+    """A run of rows of a grouped weight. Integers: value = (code - zero) * scale, or code * scale + bias.
+
+    codes   uint8 [row, column], 0 .. 2**bits - 1; layouts of signed codes are shifted by 2**(bits-1)
+    scales  float32 [row, group], exactly the stored ones
+    zeros   int16 [row, group] where the grid's offset is "integer", in the numbering of codes; else None
+    biases  float32 [row, group] where it is "float"; else None
+    groups  int32 [column]: the group of each column where the grid is mapped; else None
+    factor  what every scale is multiplied by, exactly the stored one, where the grid has it; else 1
+    divisor the same for a grid that has one to divide by
+    """
+
+    grid: Grid
+    codes: Array
+    scales: F32
+    zeros: Array | None = None
+    biases: F32 | None = None
+    groups: Array | None = None
+    factor: float = 1.0
+    divisor: float = 1.0
+
+
+class Sliced(Encoding, Protocol):
+    """An encoding of several parts that is worked on in runs of rows.
+
+    `unit` says whether the parts can be cut: a row or a few of them, or all values where rows lie across the
+    parts (GPTQ); such parts are read whole and worked on run by run all the same. `shape` is that of the
+    tensor [row, column] or of the run of it that `parts` hold; `rows` counts within it.
+    """
+
+    def values(self, parts: Sequence[Array], shape: Shape, rows: slice) -> F32:
+        """float32 [rows, column], the real values rounded once; parts are flat uint8 arrays."""
+
+    def constants(self, name: str, shape: Shape) -> Mapping[str, bytes]:
+        """Parts whose bytes follow from the shape (`weight_shape`, a plain `g_idx`), by the part's name."""
+
+
+class Grouped(Sliced, Protocol):
+    """Groups of codes that share a scale: repacked into one another without any float arithmetic."""
+
+    @property
+    def grid(self) -> Grid: ...
+
+    def codes(self, parts: Sequence[Array], shape: Shape, rows: slice) -> Codes:
+        """What is stored of these rows."""
+
+    def place(self, codes: Codes, parts: Sequence[Array], shape: Shape, rows: slice) -> None:
+        """Write codes of this very grid into their place in `parts`, flat uint8 arrays of the final size.
+
+        Raises BadValue for a scale that the stored dtype cannot hold exactly. Constant parts are left alone.
+        """
+
+
 @runtime_checkable
 class Multiplying(Protocol):
     """An encoding whose matrices can be multiplied by a vector without being unpacked."""
@@ -138,6 +224,12 @@ class Tensor:
     def size(self) -> int:
         """Stored bytes of all parts."""
         return sum(part.size for part in self.parts)
+
+    def cut(self, spans: Mapping[str, Span], first: int, count: int) -> tuple[Span, ...]:
+        """Where `count` values from value `first` lie: a share of each part, and whole those that belong to all."""
+        total = self.count
+        placed = ((part, spans[part.name]) for part in self.parts)
+        return tuple(span if part.whole or not total else span.cut(first, count, total) for part, span in placed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ def _body(source: str, destination: str, to: str | None, options: Mapping[str, A
     request = operation.Request(
         source,
         destination,
-        to,
+        operation.with_options(to, **options["words"]) if "words" in options else to,
         tokenizer=options["tokenizer"],
         resume=options["resume"],
         force=options["force"],
@@ -36,6 +36,7 @@ def _body(source: str, destination: str, to: str | None, options: Mapping[str, A
         recipe=options["recipe"],
         keep=options.get("keep", ()),
         importance=options.get("importance"),
+        rest=options["requantize_rest"],
     )
     prepared = import_module(f"modelkit.operations.{prepares}").prepare(request)
     if not options["quiet"]:

@@ -39,6 +39,7 @@ def conversion_options(function: C) -> C:
             click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="Threads. [default: cores]"),
             click.option("--memory", metavar="SIZE", default="256MiB", show_default=True, help="For work in flight."),
             click.option("--allow-requantize", is_flag=True, help="Quantise what is quantised already."),
+            click.option("--requantize-rest", is_flag=True, help="Of a quantised source, quantise the floats too."),
             click.option("--receipt", metavar="FILE", help="Write digests, versions and verdicts as JSON."),
             click.option("--force", is_flag=True, help="Replace an existing DST."),
             quiet_option,

@@ -15,6 +15,7 @@ from modelkit.commands._options import conversion_options, encoding_names
 Examples:
   modelkit convert model/ model.gguf --to q8_0
   modelkit convert model.gguf model-hf/ --to bf16
+  modelkit convert model-gptq/ model-mlx/ --to mlx
   modelkit convert model/ model.bin --to llama2c:group=64
   modelkit convert model.safetensors half.safetensors --to f16 --plan
 
@@ -27,7 +28,7 @@ Exit codes: 0 done, 1 refused or failed, 2 usage, 130 interrupted."""
     "--to",
     metavar="NAME",
     shell_complete=encoding_names,
-    help="Encoding or recipe: f32 f16 bf16 f8_e4m3 q8_0 q4_k_m pure:q4_0 ...",
+    help="Encoding, recipe or layout: f32 f16 bf16 q8_0 q4_k_m pure:q4_0 gptq awq mlx compressed-tensors ...",
 )
 @conversion_options
 def command(src: str, dst: str, to: str | None, **options: Any) -> None:

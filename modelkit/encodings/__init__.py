@@ -32,6 +32,7 @@ def by_dtype() -> Mapping[str, Encoding]:
 def find(text: str) -> Encoding:
     """The encoding that the user typed: `q8_0`, or `llama2c:group=64` with parameters; raises BadRequest."""
     name, _, words = text.partition(":")
+    name = name.replace("-", "_")
     if name not in ENCODINGS:
         from difflib import get_close_matches
 
@@ -43,6 +44,9 @@ def find(text: str) -> Encoding:
 
 
 def _with_parameters(encoding: Encoding, words: str) -> Encoding:
+    configured = getattr(encoding, "configured", None)
+    if configured is not None:
+        return cast("Encoding", configured(_pairs(words)))
     allowed = getattr(encoding, "parameters", ())
     found: dict[str, int] = {}
     for word in words.split(","):
@@ -54,6 +58,17 @@ def _with_parameters(encoding: Encoding, words: str) -> Encoding:
             raise BadRequest(f"{key}={value}: a whole number from 1 to 65,536 expected")
         found[key] = int(value)
     return cast("Encoding", replace(cast("Any", encoding), **found))
+
+
+def _pairs(words: str) -> dict[str, str]:
+    """`bits=4,group=64` as a mapping; raises BadRequest for a word without a value and for a key given twice."""
+    found: dict[str, str] = {}
+    for word in words.split(","):
+        key, equals, value = word.partition("=")
+        if not equals or not value or key in found:
+            raise BadRequest(f"'{word}': KEY=VALUE expected, each key once", "write it like gptq:bits=4,group=128")
+        found[key] = value
+    return found
 
 
 __all__ = ["ENCODINGS", "RAW", "by_dtype", "by_ggml", "find", "one_pass"]

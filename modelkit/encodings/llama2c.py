@@ -10,15 +10,16 @@ Values are flattened before they are grouped, so a group may straddle rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, replace
+from math import gcd, prod
 from typing import TYPE_CHECKING, ClassVar
 
 from modelkit import kernels
+from modelkit.encodings._grouped import same_numbers
 from modelkit.encodings._slabs import refuse_nonfinite, slabs
 from modelkit.kernels import groups
 from modelkit.lazy import np
-from modelkit.tensors import Part
+from modelkit.tensors import Codes, Grid, Part
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array, Encoding, Kind, Shape
@@ -62,6 +63,39 @@ class Llama2c:
         codes = parts[0].view(np.int8).reshape(-1, self.group)
         scales = np.require(parts[1].reshape(-1).view("<f4"), np.float32, ("C", "A"))
         return groups.values(codes, scales, None).reshape(shape)
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(8, self.group, "F32")
+
+    def codes(self, parts: Sequence[Array], shape: Shape, rows: slice) -> Codes:
+        """What is stored of these rows, as `Grouped` has it; groups that straddle rows count as smaller ones."""
+        columns = shape[-1]
+        group = gcd(columns, self.group)
+        first, last = rows.start * columns, rows.stop * columns
+        codes = (parts[0].view(np.uint8)[first:last] ^ np.uint8(0x80)).reshape(-1, columns)
+        stored = parts[1].reshape(-1).view("<f4")
+        scales = stored[np.arange(first, last, group) // self.group].astype(np.float32).reshape(-1, columns // group)
+        return Codes(replace(self.grid, group=group), codes, scales)
+
+    def place(self, codes: Codes, parts: Sequence[Array], shape: Shape, rows: slice) -> None:
+        """Write codes of this grid into their place; groups do not straddle rows here."""
+        columns = shape[-1]
+        parts[0].reshape(-1, columns)[rows] = codes.codes ^ np.uint8(0x80)
+        parts[1].view("<f4").reshape(-1, columns // self.group)[rows] = codes.scales
+
+    def adopt(self, grid: Grid, shape: Shape) -> Llama2c | str:
+        """This encoding for codes of another grid as they are, or why it does not hold them."""
+        wrong = same_numbers(grid, "llama2c")
+        if wrong is not None:
+            return wrong
+        if grid.bits != 8 or grid.offset != "middle":
+            return "llama2c holds codes of 8 bits around 0 only"
+        group = grid.group or shape[-1]
+        if group % self.group or shape[-1] % self.group:
+            size = gcd(group, shape[-1])
+            return f"groups of {self.group} do not divide groups of {group}; llama2c:group={size} does"
+        return self
 
     def multiplies(self, shape: Shape) -> bool:
         whole = self.group % 32 == 0 and shape[-1] % self.group == 0  # a kernel's sums; no group straddles rows

@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelkit.encodings._classic_blocks import columns, f16, inverse, low_halves, signed_largest, weighted_scale
-from modelkit.encodings._kinds import Block
+from modelkit.encodings._code_blocks import CodeBlock, halves, joined_halves
 from modelkit.encodings._slabs import f16_field
 from modelkit.lazy import np
+from modelkit.tensors import Grid
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array
@@ -45,6 +46,16 @@ def decode(blocks: Array) -> F32:
     return values
 
 
-encoding = Block(
-    "q4_0", values=32, bytes=18, encode=encode, weighted=encode_weighted, decode=decode, ggml=2, fields=(0,)
+encoding = CodeBlock(
+    "q4_0",
+    values=32,
+    bytes=18,
+    encode=encode,
+    weighted=encode_weighted,
+    decode=decode,
+    ggml=2,
+    fields=(0,),
+    grid=Grid(4, 32, "F16"),
+    split=halves,
+    join=joined_halves,
 )

@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelkit.encodings._classic_blocks import columns, f16, inverse, low_halves, weighted_range
-from modelkit.encodings._kinds import Block
+from modelkit.encodings._code_blocks import CodeBlock, halves, joined_halves
 from modelkit.encodings._slabs import f16_field
 from modelkit.kernels.searches import lowest
 from modelkit.lazy import np
+from modelkit.tensors import Grid
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array
@@ -47,6 +48,16 @@ def decode(blocks: Array) -> F32:
     return values
 
 
-encoding = Block(
-    "q4_1", values=32, bytes=20, encode=encode, weighted=encode_weighted, decode=decode, ggml=3, fields=(0, 2)
+encoding = CodeBlock(
+    "q4_1",
+    values=32,
+    bytes=20,
+    encode=encode,
+    weighted=encode_weighted,
+    decode=decode,
+    ggml=3,
+    fields=(0, 2),
+    grid=Grid(4, 32, "F16", "float"),
+    split=halves,
+    join=joined_halves,
 )

@@ -19,9 +19,10 @@ from modelkit.encodings._classic_blocks import (
     signed_largest,
     weighted_scale,
 )
-from modelkit.encodings._kinds import Block
+from modelkit.encodings._code_blocks import CodeBlock, five_bits, joined_five_bits
 from modelkit.encodings._slabs import f16_field
 from modelkit.lazy import np
+from modelkit.tensors import Grid
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array
@@ -55,6 +56,16 @@ def decode(blocks: Array) -> F32:
     return values
 
 
-encoding = Block(
-    "q5_0", values=32, bytes=22, encode=encode, weighted=encode_weighted, decode=decode, ggml=6, fields=(0,)
+encoding = CodeBlock(
+    "q5_0",
+    values=32,
+    bytes=22,
+    encode=encode,
+    weighted=encode_weighted,
+    decode=decode,
+    ggml=6,
+    fields=(0,),
+    grid=Grid(5, 32, "F16"),
+    split=five_bits,
+    join=joined_five_bits,
 )

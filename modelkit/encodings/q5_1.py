@@ -12,10 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelkit.encodings._classic_blocks import columns, f16, fifth_bits, inverse, low_halves, weighted_range
-from modelkit.encodings._kinds import Block
+from modelkit.encodings._code_blocks import CodeBlock, five_bits, joined_five_bits
 from modelkit.encodings._slabs import f16_field
 from modelkit.kernels.searches import lowest
 from modelkit.lazy import np
+from modelkit.tensors import Grid
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array
@@ -50,6 +51,16 @@ def decode(blocks: Array) -> F32:
     return values
 
 
-encoding = Block(
-    "q5_1", values=32, bytes=24, encode=encode, weighted=encode_weighted, decode=decode, ggml=7, fields=(0, 2)
+encoding = CodeBlock(
+    "q5_1",
+    values=32,
+    bytes=24,
+    encode=encode,
+    weighted=encode_weighted,
+    decode=decode,
+    ggml=7,
+    fields=(0, 2),
+    grid=Grid(5, 32, "F16", "float"),
+    split=five_bits,
+    join=joined_five_bits,
 )

@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelkit.encodings._classic_blocks import columns, f16, inverse
-from modelkit.encodings._kinds import Block
+from modelkit.encodings._code_blocks import CodeBlock, turned_sign
 from modelkit.encodings._slabs import f16_field
 from modelkit.lazy import np
+from modelkit.tensors import Grid
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array
@@ -39,4 +40,15 @@ def decode(blocks: Array) -> F32:
     return values
 
 
-encoding = Block("q8_0", values=32, bytes=34, encode=encode, decode=decode, ggml=8, fields=(0,))
+encoding = CodeBlock(
+    "q8_0",
+    values=32,
+    bytes=34,
+    encode=encode,
+    decode=decode,
+    ggml=8,
+    fields=(0,),
+    grid=Grid(8, 32, "F16"),
+    split=turned_sign,
+    join=turned_sign,
+)

@@ -13,7 +13,7 @@ from modelkit.sources import Opener
 SIDE_FILES = (
     "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
-    "preprocessor_config.json",
+    "preprocessor_config.json", "quantize_config.json", "quant_config.json", "hf_quant_config.json",
 )  # fmt: skip
 """Carried from folder to folder as they are, beside config.json."""
 

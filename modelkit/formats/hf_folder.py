@@ -67,8 +67,8 @@ def facts(model: Model, opener: Opener) -> Facts:
 
 
 def stores(encoding: Encoding) -> bool:
-    """Whatever has a safetensors dtype."""
-    return encoding.dtype is not None
+    """Whatever has a safetensors dtype, and what a quantised layout stores in several arrays."""
+    return encoding.dtype is not None or bool(getattr(encoding, "layout", None))
 
 
 def layout(model: Model, name: str) -> Layout:

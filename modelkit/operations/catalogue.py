@@ -39,7 +39,7 @@ def explain(word: str) -> list[Part]:
     for kind in KINDS:
         for part in parts(kind):
             names.add(part.name)
-            if part.name == word.lower():
+            if part.name in (word.lower(), word.lower().replace("-", "_")):
                 found.append(part)
     if found:
         return found

@@ -93,7 +93,7 @@ def digest_tensors(
     from modelkit.operations.checksum_tensors import arrays_of, stored_digests
     from modelkit.operations.opening import open_model
 
-    arrays = [array for path in paths for array in arrays_of(open_model(path), path)]
+    arrays = [array for path in paths for array in arrays_of(open_model(path, fold=False), path)]
     found = stored_digests(arrays, workers, progress)
     return [TensorDigest(array, digest) for array, digest in zip(arrays, found, strict=True)]
 

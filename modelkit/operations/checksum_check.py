@@ -164,7 +164,8 @@ def _tensors(targets: Sequence[_Target], workers: int | None, progress: Progress
     asked: list[tuple[int, StoredArray]] = []
     for path, numbers in groups.items():
         try:
-            arrays = {array.name: array for array in arrays_of(open_model(path), path) if array.path == path}
+            stored = arrays_of(open_model(path, fold=False), path)
+            arrays = {array.name: array for array in stored if array.path == path}
         except ModelkitError as error:
             state: State = "UNREADABLE" if os.path.exists(path) else "MISSING"
             found |= {number: Checked(targets[number].entry, "tensor", state, hint=str(error)) for number in numbers}

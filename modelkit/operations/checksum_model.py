@@ -21,6 +21,7 @@ from modelkit.operations.checksum_work import Meter, Progress, Updates, hash_spa
 from modelkit.operations.opening import Opened, open_model
 from modelkit.operations.receipt import fingerprints
 from modelkit.plan import tiles
+from modelkit.runs import Runs, lies_across
 from modelkit.tensors import Shape, Span
 
 if TYPE_CHECKING:
@@ -113,10 +114,12 @@ def _values_digest(opened: Opened, member: Member, meter: Meter) -> str:
         _stored_digest(opened, member, spans, state)
         meter.add(member.tensor.count)
         return state.hexdigest()
+    rows = _rows_across(opened, member)
     for first, count, shape in _runs(member):
-        stored = [_read(opened, place, span.cut(first, count, member.tensor.count)) for place, span in enumerate(spans)]
+        cut = () if rows is not None else member.tensor.cut(opened.model.spans, first, count)
+        stored = [_read(opened, place, span) for place, span in enumerate(cut)]
         try:
-            values = _normalised(member, stored, shape)
+            values = _normalised(member, stored, shape, rows, first)
         except BadValue as error:
             message = f"{opened.opener.title}: '{member.tensor.name}', value {first + error.index:,}: {error.message}"
             raise BadValue(message, "the value has no digest: repair it", first + error.index) from None
@@ -141,19 +144,30 @@ def _runs(member: Member) -> Iterator[tuple[int, int, Shape]]:
     """(first value, values, shape of the run), in order; whole rows and heads where rows move."""
     tensor = member.tensor
     columns = tensor.shape[-1] if len(tensor.shape) > 1 else 1
-    unit = lcm(tensor.encoding.unit(tensor.shape), *(step.rows * columns for step in member.steps))
+    alone = columns if lies_across(tensor.encoding, tensor.shape) else tensor.encoding.unit(tensor.shape)
+    unit = lcm(alone, *(step.rows * columns for step in member.steps))
     for first, count in tiles(tensor.count, columns, unit, RUN):
         yield first, count, (count // columns, columns) if count % columns == 0 else (count,)
 
 
-def _normalised(member: Member, stored: Sequence[Array], shape: Shape) -> F32:
+def _rows_across(opened: Opened, member: Member) -> Runs | None:
+    """The rows of a tensor whose parts must be read whole; None for any other."""
+    tensor = member.tensor
+    if not lies_across(tensor.encoding, tensor.shape):
+        return None
+    spans = tensor.cut(opened.model.spans, 0, tensor.count)
+    parts = [_fresh(opened, span) for span in spans]
+    return Runs(tensor.encoding, tensor.shape, spans, [True] * len(spans), lambda span: parts[spans.index(span)])
+
+
+def _normalised(member: Member, stored: Sequence[Array], shape: Shape, rows: Runs | None = None, first: int = 0) -> F32:
     """The real values in canonical order, in a row: rounded once, one zero, one NaN."""
     encoding = member.tensor.encoding
     shift = sum(step.shift for step in member.steps)
     if shift and encoding.name == "f64":
         values = _rounded(stored[0].view("<f8") + shift)  # a sum must not be rounded twice
     else:
-        values = encoding.unpack(stored, shape)
+        values = encoding.unpack(stored, shape) if rows is None else rows.values(first // shape[-1], shape[0])
     for step in member.steps:
         if not step.shift or encoding.name != "f64":
             values = step.apply(values.reshape(shape))
@@ -172,6 +186,11 @@ def _rounded(values: Array) -> F32:
     if len(lost):
         raise BadValue(f"{values[lost[0]]:g} is beyond float32", index=int(lost[0]))
     return narrow
+
+
+def _fresh(opened: Opened, span: Span) -> Array:
+    """Bytes in memory of their own: they are held while all rows are decoded."""
+    return np.frombuffer(source_of(opened.disk, span.file).read(span.start, span.size), np.uint8)
 
 
 def _read(opened: Opened, place: int, span: Span) -> Array:

@@ -15,13 +15,15 @@ from modelkit.formats import Format
 from modelkit.jobs import Done
 from modelkit.operations import importance
 from modelkit.operations.design import Design, constant_tensors, design, refuse_requantising, understand
+from modelkit.operations.design_layouts import probed, refuse_readings
 from modelkit.operations.destination import Destination
 from modelkit.operations.opening import Opened, destination_format, open_model, refuse_empty
+from modelkit.operations.proving import prove
 from modelkit.operations.receipt import Verdict, fingerprints, verdicts
 from modelkit.operations.sizes import parse_size
 from modelkit.plan import Plan, make
-from modelkit.recipes import parse
-from modelkit.tensors import Importance, Layout, Model, OutputFile
+from modelkit.recipes import parse, with_options
+from modelkit.tensors import Importance, Layout, Model
 
 MEMORY = 256 * 2**20
 """Bytes that jobs in flight may plan to use together, by default."""
@@ -35,7 +37,8 @@ class Request:
     """What to convert, into what, and how. `to` is what the user types after --to (None = keep encodings).
 
     Or `recipe` names a TOML file. `keep` has PATTERN=NAME: encodings of what a pattern finds, whatever else holds.
-    `importance` names an imatrix file of llama.cpp.
+    `importance` names an imatrix file of llama.cpp. `rest`: of a source that is quantised already, the floats are
+    quantised too.
     """
 
     source: str
@@ -50,6 +53,7 @@ class Request:
     recipe: str | None = None
     keep: tuple[str, ...] = ()
     importance: str | None = None
+    rest: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,36 +84,42 @@ def prepare(request: Request) -> Prepared:
     if request.memory < 1 or (request.workers is not None and request.workers < 1):
         raise BadRequest("memory and workers are numbers from 1 on")
     target = destination_format(request.destination)
-    choice = parse(request.to, request.recipe, request.keep)
+    choice = parse(request.to, request.recipe, request.keep, rest=request.rest)
     opened = open_model(request.source)
     refuse_empty(opened)
     sources = fingerprints(opened)
     known = understand(opened, needed=opened.format.dialect != target.dialect)
-    weights = read_importance(request.importance, target)
+    weights = read_importance(request.importance, target, layout=choice.layout)
     made = design(opened, known, target, choice, weights)
     destination = Destination(request.destination)
+    refuse_readings(made.ways)
+    made.ways, samples = probed(opened, made.ways, symmetric="symmetric=" not in (request.to or ""))
     facts = metadata(opened, known, target, made, request.tokenizer)
     if choice.recipe is not None and choice.recipe.file_type is not None and target.dialect == "gguf":
         facts["general.file_type"] = choice.recipe.file_type
-    if request.importance is not None:
+    if request.importance is not None and target.dialect == "gguf":
         facts["quantize.imatrix.file"] = os.path.basename(request.importance)
         facts["quantize.imatrix.entries_count"] = len(weights)
     tensors = (*(way.target for way in made.ways), *constant_tensors(made))
     assert target.layout is not None  # noqa: S101 - destination_format gives writable formats only
     layout = _with_constants(target.layout(Model(tensors, {}, facts), destination.name), made)
-    plan = make(made.ways, opened.model, layout, known.probes)
+    probes = dict.fromkeys((*opened.probes, *known.probes, *samples))
+    plan = make(made.ways, opened.model, layout, tuple(probes))
     if plan.memory > request.memory:
         made.notes.append(f"one tensor needs {plan.memory:,} bytes at once, more than --memory allows: it runs alone")
     warnings = (fault.message for fault in opened.faults.found if fault.severity == "warning")
     return Prepared(request, opened, destination, plan, (*warnings, *made.notes), sources)
 
 
-def read_importance(path: str | None, target: Format) -> Mapping[str, Importance]:
-    """What --importance names; its words are those of GGUF, and no other target has encodings that use it."""
+def read_importance(path: str | None, target: Format, *, layout: bool = False) -> Mapping[str, Importance]:
+    """What --importance names, by the words of GGUF; only ggml types and `layout`s have encodings that use it."""
     if path is None:
         return {}
-    if target.dialect != "gguf":
-        raise BadRequest(f"--importance helps to write GGUF, not {target.title}", "leave it out, or write a .gguf")
+    if target.dialect != "gguf" and not layout:
+        raise BadRequest(
+            f"--importance helps to write GGUF or a quantised layout, not {target.title}",
+            "leave it out, or write a .gguf",
+        )
     return importance.read(path)
 
 
@@ -171,6 +181,7 @@ def carry_out(prepared: Prepared, progress: Progress | None = None, proof: Calla
             _check_destination(prepared, new=new)  # once more: another run may have ended since
             done, resumed = _execute(prepared, progress)
             _refuse_changed(prepared)
+            measured = prove(prepared)
             if proof is not None:
                 proof()
             _journal(prepared).sealing()
@@ -178,7 +189,7 @@ def carry_out(prepared: Prepared, progress: Progress | None = None, proof: Calla
         except (BadValue, BrokenFile, Unsupported):
             destination.discard()  # running it again would end the same way
             raise
-    return Result(prepared, verdicts(prepared.plan, done), resumed)
+    return Result(prepared, verdicts(prepared.plan, done, measured), resumed)
 
 
 def _journal(prepared: Prepared) -> Journal:
@@ -209,6 +220,8 @@ def _execute(prepared: Prepared, progress: Progress | None) -> tuple[list[Done],
     with ThreadPoolExecutor(request.workers or os.cpu_count() or 1) as executor:
         try:
             for one in execute(plan, folders, executor, request.memory, [d.job for d in done]):
+                if one.beyond:
+                    _refuse_moving(prepared, plan.jobs[one.job].tensor)
                 done.append(one)
                 journal.keep(one, sync)
                 ready += work(plan.jobs[one.job])
@@ -224,6 +237,19 @@ def _execute(prepared: Prepared, progress: Progress | None) -> tuple[list[Done],
     return done, resumed
 
 
+def _refuse_moving(prepared: Prepared, number: int) -> None:
+    """A repack that moves a weight by more than the precision of its scale was not what headers and samples said."""
+    way = prepared.plan.assignments[number]
+    if prepared.request.allow_requantize:
+        return
+    prepared.destination.discard()
+    message = (
+        f"{prepared.opened.opener.title}: '{way.source.name}' would move by more than the precision of its scales "
+        f"(REQUANTISED: {way.source.encoding.name} -> {way.target.encoding.name})"
+    )
+    raise Refused(message, "choose a layout that holds its zeros and scales, or accept it with --allow-requantize")
+
+
 def _placed(error: BadValue, prepared: Prepared) -> BadValue:
     """Name the tensor and the index that a job's error belongs to."""
     shape = prepared.plan.assignments[error.tensor].source.shape
@@ -237,18 +263,21 @@ def _placed(error: BadValue, prepared: Prepared) -> BadValue:
 
 
 def _with_constants(layout: Layout, made: Design) -> Layout:
-    """Write tensors whose bytes are known into the literals of the file that holds them."""
-    if not made.constants:
+    """Write what is known already into the literals of the file that holds it: whole tensors, and parts of weights."""
+    known = dict(made.constants)
+    for way in made.ways:
+        known.update(way.constants)
+    if not known:
         return layout
-    files = []
-    for file in layout.files:
-        extra = [
-            (layout.model.spans[name].start, data)
-            for name, data in made.constants.items()
-            if layout.model.spans[name].file == file.name
-        ]
-        files.append(OutputFile(file.name, file.size, (*file.literals, *extra)))
+    beside: dict[str, list[tuple[int, bytes]]] = {}
+    for name, data in known.items():
+        span = layout.model.spans[name]
+        beside.setdefault(span.file, []).append((span.start, data))
+    files = [replace(file, literals=(*file.literals, *beside.get(file.name, ()))) for file in layout.files]
     return replace(layout, files=tuple(files))
 
 
-__all__ = ["Prepared", "Refused", "Request", "Result", "carry_out", "check", "convert", "parse_size", "prepare"]
+__all__ = [
+    "Prepared", "Refused", "Request", "Result", "carry_out", "check", "convert", "parse_size", "prepare",
+    "with_options",
+]  # fmt: skip

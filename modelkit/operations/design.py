@@ -13,6 +13,7 @@ from modelkit.encodings._strided import straightened
 from modelkit.encodings.llama2c import Llama2c
 from modelkit.errors import BrokenFile, Refused, Unsupported
 from modelkit.formats import Format
+from modelkit.operations.design_layouts import is_left_out, without_ties
 from modelkit.operations.importance import of_tensor
 from modelkit.operations.opening import Opened
 from modelkit.plan import Assignment
@@ -101,7 +102,7 @@ def design(
         message = f"unsupported architecture {known.architecture.name}: it has no form in {target.title}"
         raise Unsupported(message, f"it has one in: {', '.join(sorted(known.architecture.dialects))}")
     ways: list[tuple[Tensor, str, tuple[Step, ...]]] = []
-    for stored in opened.model.tensors:
+    for stored in _meant(opened, known, choice, made):
         tensor, order = straightened(stored)
         found = _translated(tensor, known, source, dialect, made) if translated else (tensor.name, ())
         if found is not None:
@@ -120,8 +121,10 @@ def design(
         parts = encoding.parts(name, shape)
         weights = None
         if importance and encoding.kind == "quantised" and encoding != tensor.encoding:
-            weights = of_tensor(importance, name, tensor, made.notes)
+            weights = of_tensor(importance, _in_gguf(name, known, dialect), tensor, made.notes)
             without += weights is None
+        if encoding == tensor.encoding and name == tensor.name:
+            parts = tensor.parts  # as they are stored, whatever the encoding would call them
         made.ways.append(Assignment(tensor, Tensor(name, shape, encoding, parts), steps, chosen.why, weights))
     if without:
         made.notes.append(f"{without} quantised tensors have no importance weights: their columns count alike")
@@ -131,6 +134,21 @@ def design(
     if source != dialect and known.architecture is None:
         _name_unknown(made, opened, known, dialect)
     return made
+
+
+def _in_gguf(name: str, known: Understanding, dialect: str) -> str:
+    """What GGUF calls a tensor: importance files speak its words. The name itself where the family is not known."""
+    found = known.architecture.find(name, dialect) if known.architecture is not None else None
+    return found[0].names["gguf"].format(found[1]) if found is not None else name
+
+
+def _meant(opened: Opened, known: Understanding, choice: Choice, made: Design) -> list[Tensor]:
+    """The weights that are written: not what layouts store beside them, nor a second copy of a tied one."""
+    config = known.facts.get("config")
+    changes = bool(choice.text or choice.keep)
+    layouts = choice.layout or (bool(opened.layout) and changes)
+    kept = without_ties(opened.model.tensors, config if isinstance(config, dict) else {}, made.notes, quantised=layouts)
+    return [tensor for tensor in kept if not (opened.layout and changes and is_left_out(tensor, made.notes))]
 
 
 def _translated(
@@ -247,6 +265,7 @@ def refuse_requantising(ways: list[Assignment], *, allowed: bool) -> None:
         first = found[0]
         message = (
             f"{len(found)} quantised tensors would be quantised again "
-            f"(REQUANTISED: '{first.source.name}' {first.source.encoding.name} -> {first.target.encoding.name})"
+            f"(REQUANTISED: '{first.source.name}' {first.source.encoding.name} -> {first.target.encoding.name}"
+            f"{': ' + first.why if first.why else ''})"
         )
         raise Refused(message, "convert from the unquantised model, or accept the loss with --allow-requantize")

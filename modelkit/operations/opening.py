@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from modelkit.errors import BadRequest, BrokenFile, ModelkitError, Unsupported
 from modelkit.faults import Faults
@@ -12,15 +14,30 @@ from modelkit.formats._impostors import impostor
 from modelkit.sources import Disk, Opener, head
 from modelkit.tensors import Model
 
+if TYPE_CHECKING:
+    from modelkit.layouts._folding import Folded
+
+TELLING = (
+    ".qweight", ".scales", ".weight_packed", ".weight_scale", ".weight_scale_inv", ".weight_scale_2", ".absmax",
+    ".SCB", ".W_q", "_blocks", "_scales", ".weight.scale",
+)  # fmt: skip
+"""Endings of arrays that only quantised layouts have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A model with the place and the format it came from, and the faults that reading it turned up."""
+    """A model with the place and the format it came from, and the faults that reading it turned up.
+
+    `layout` is how its weights are quantised ("" where they are not, or where the format's own types say so), and
+    `probes` names the arrays that were looked into to know it.
+    """
 
     model: Model
     format: Format
     opener: Opener
     faults: Faults
+    layout: str = ""
+    probes: tuple[str, ...] = ()
 
     @property
     def disk(self) -> Disk:
@@ -30,12 +47,15 @@ class Opened:
         return self.opener
 
 
-def open_model(path: str | os.PathLike[str], *, strict: bool = True) -> Opened:
-    """Read the headers of a file or folder; raises BrokenFile, Unsupported or CannotAccess."""
-    return read_model(Disk(path), strict=strict)
+def open_model(path: str | os.PathLike[str], *, strict: bool = True, fold: bool = True) -> Opened:
+    """Read the headers of a file or folder; raises BrokenFile, Unsupported or CannotAccess.
+
+    `fold`: the arrays of a quantised layout become the weights that they mean; without it they stay what is stored.
+    """
+    return read_model(Disk(path), strict=strict, fold=fold)
 
 
-def read_model(opener: Opener, *, strict: bool = True) -> Opened:
+def read_model(opener: Opener, *, strict: bool = True, fold: bool = True) -> Opened:
     """The same from a place that is open already."""
     faults = Faults(strict=strict)
     format = _format(opener)
@@ -47,7 +67,45 @@ def read_model(opener: Opener, *, strict: bool = True) -> Opened:
         raise BrokenFile(f"{opener.title}: its header cannot be read ({type(error).__name__})") from error
     if model is None:
         raise _first(faults, opener)
-    return Opened(model, format, opener, faults)
+    if not fold or format.dialect != "huggingface" or not may_be_quantised(model, opener):
+        return Opened(model, format, opener, faults)
+    folded = folded_model(model, opener, faults)
+    return Opened(folded.model, format, opener, faults, folded.layout, folded.probes)
+
+
+def may_be_quantised(model: Model, opener: Opener) -> bool:
+    """Whether names of arrays look like it: an ordinary model is not held against any layout.
+
+    What lies behind a URL is shown as it is stored: telling layouts apart takes many small reads.
+    """
+    return isinstance(opener, Disk) and any(tensor.name.endswith(TELLING) for tensor in model.tensors)
+
+
+def folded_model(model: Model, opener: Opener, faults: Faults) -> Folded:
+    """The arrays of a quantised layout as the weights that they mean; any other model as it is."""
+    from modelkit.layouts._folding import fold
+
+    return fold(model, opener, _settings(model, opener), faults)
+
+
+def _settings(model: Model, opener: Opener) -> Mapping[str, Any]:
+    """What the config says about quantisation: of the folder, of the file's own metadata, or from beside it."""
+    from modelkit.formats._side_files import parse_json, read_json
+    from modelkit.layouts._folding import FILES, quantisation
+
+    quiet = Faults(strict=False)
+    config = model.metadata.get("config")
+    embedded = model.metadata.get("modelkit.config")
+    if isinstance(embedded, str):
+        config = parse_json(embedded.encode("utf-8", "surrogateescape"), "modelkit.config", quiet)
+    elif config is None and opener.holds("config.json"):
+        config = read_json(opener, "config.json", quiet)
+    found = quantisation(config) if isinstance(config, dict) else {}
+    for name in FILES:
+        if not found and opener.holds(name):
+            beside = read_json(opener, name, quiet)
+            found = beside if isinstance(beside, dict) else {}
+    return found
 
 
 def refuse_empty(opened: Opened) -> None:

@@ -34,7 +34,7 @@ def init(model: str, output: str, *, force: bool = False) -> str:
         raise Refused(
             f"{model}: is not good enough to be pinned: {first}", f"see modelkit validate {model} --level full"
         )
-    text = "\n".join(_lines(open_model(model), os.path.dirname(output) or ".")) + "\n"
+    text = "\n".join(_lines(open_model(model, fold=False), os.path.dirname(output) or ".")) + "\n"
     part = Path(output + ".part")
     with explained(Path(output)):
         part.write_text(text, encoding="utf-8", newline="\n")

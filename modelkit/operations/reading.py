@@ -22,7 +22,8 @@ from modelkit.encodings._strided import Strided
 from modelkit.errors import BadRequest
 from modelkit.lazy import ml_dtypes, np
 from modelkit.operations.opening import Opened, open_model
-from modelkit.tensors import Tensor
+from modelkit.runs import Runs, sliced
+from modelkit.tensors import Span, Tensor
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array
@@ -79,6 +80,8 @@ class LazyTensor:
         """
         if not self.shape or not 0 <= first <= first + count <= self.shape[0]:
             raise BadRequest(f"'{self.name}' has shape {list(self.shape)}: no rows {first} to {first + count}")
+        if len(self.shape) > 1 and sliced(self.described.encoding) is not None:
+            return self._of_layout(first, count)
         width = prod(self.shape[1:])
         unit = self.described.encoding.unit(self.shape)
         start = first * width // unit * unit  # whole units are read, and the excess cut off
@@ -94,13 +97,19 @@ class LazyTensor:
         """`count` values from `first`, in storage order."""
         return self.described.encoding.unpack(self._read(first, count), (count,)).reshape(-1)
 
+    def _of_layout(self, first: int, count: int) -> F32:
+        """Rows along the slowest axis, of an encoding that is worked on in rows along all but the fastest."""
+        spans = self.described.cut(self.opened.model.spans, 0, self.described.count)
+        whole = [part.whole for part in self.described.parts]
+        each = prod(self.shape[1:-1])
+        runs = Runs(self.described.encoding, self.shape, spans, whole, self._bytes)
+        return runs.values(first * each, count * each).reshape(count, *self.shape[1:])
+
     def _read(self, first: int, count: int) -> tuple[Array, ...]:
-        found = []
-        for part in self.described.parts:
-            span = self.opened.model.spans[part.name]
-            span = span.cut(first, count, self.described.count) if self.described.count else span
-            found.append(np.frombuffer(self.opened.opener.open(span.file).read(span.start, span.size), np.uint8))
-        return tuple(found)
+        return tuple(map(self._bytes, self.described.cut(self.opened.model.spans, first, count)))
+
+    def _bytes(self, span: Span) -> Array:
+        return np.frombuffer(self.opened.opener.open(span.file).read(span.start, span.size), np.uint8)
 
 
 class OpenModel(Mapping[str, LazyTensor]):

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20
 
+Errors = tuple[float, float, float]
+"""Largest absolute difference, sum of squared differences, sum of squares of what was there before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -37,8 +40,12 @@ class Verdict:
     relative_error: float
 
 
-def verdicts(plan: Plan, done: Iterable[Done]) -> tuple[Verdict, ...]:
-    """One for each tensor, from the measurements of its jobs. A difference of nothing is EXACT."""
+def verdicts(plan: Plan, done: Iterable[Done], proved: Mapping[int, Errors] | None = None) -> tuple[Verdict, ...]:
+    """One for each tensor, from the measurements of its jobs. A difference of nothing is EXACT.
+
+    `proved`: by place in the plan, what comparing the written file with the source found.
+    """
+    beyond: set[int] = set()
     largest = [0.0] * len(plan.assignments)
     squared = [0.0] * len(plan.assignments)
     values = [0.0] * len(plan.assignments)
@@ -47,10 +54,15 @@ def verdicts(plan: Plan, done: Iterable[Done]) -> tuple[Verdict, ...]:
         largest[tensor] = max(largest[tensor], one.largest_error)
         squared[tensor] += one.squared_error
         values[tensor] += one.squared_values
+        if one.beyond:
+            beyond.add(tensor)
+    for tensor, errors in (proved or {}).items():
+        largest[tensor], squared[tensor], values[tensor] = errors
     found = []
     for number, way in enumerate(plan.assignments):
         relative = sqrt(squared[number] / values[number]) if values[number] else 0.0
-        verdict: Expectation = way.expectation if largest[number] else "EXACT"
+        expected: Expectation = "REQUANTISED" if number in beyond else way.expectation
+        verdict: Expectation = expected if largest[number] else "EXACT"
         ways = (way.source.encoding.name, way.target.encoding.name)
         found.append(Verdict(way.target.name, way.source.name, *ways, verdict, largest[number], relative))
     return tuple(found)

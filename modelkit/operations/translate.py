@@ -13,9 +13,11 @@ from modelkit.errors import Unsupported
 from modelkit.formats import Format
 from modelkit.formats.gguf import carried, file_type
 from modelkit.operations.design import Design, Understanding
+from modelkit.operations.design_layouts import config_of, metadata_of
 from modelkit.operations.opening import Opened
 from modelkit.operations.vocabulary import KEPT_FILES, TEXT_FILES, vocabulary_of
 from modelkit.plan import Assignment
+from modelkit.runs import layout_of
 from modelkit.tensors import Tensor
 from modelkit.tokenizers import Vocabulary, gguf_keys, tokenizer_bin, tokenizer_json
 
@@ -103,6 +105,8 @@ def _for_huggingface(
             made.notes.append(
                 "llama2.c does not store rms eps and rope theta: 1e-5 and 10000, as its programs have them"
             )
+    config, files = config_of(config, files, opened, made.ways)
+    metadata = metadata_of(metadata, made.ways)
     if config:
         config = _with_dtype(config, made.ways)
     if vocabulary is not None and opened.format.dialect != "huggingface":
@@ -132,9 +136,11 @@ def _tokenizer_files(vocabulary: Vocabulary, made: Design) -> dict[str, bytes]:
 
 
 def _with_dtype(config: dict[str, Any], ways: list[Assignment]) -> dict[str, Any]:
-    """Say the dtype that most of the weights have now; a quantisation that is gone is no longer claimed."""
+    """Say the dtype that most of the weights have now; beside a layout, that of the weights that float."""
     sizes: dict[str, int] = {}
     for way in ways:
+        if layout_of(way.target.encoding):
+            continue
         sizes[way.target.encoding.name] = sizes.get(way.target.encoding.name, 0) + way.target.count
     most = max(sizes, key=lambda name: sizes[name], default="")
     if most in DTYPES:

@@ -15,6 +15,7 @@ from modelkit.errors import BadRequest, BrokenFile, CannotAccess, ModelkitError,
 from modelkit.faults import MOST, Fault, Faults, Severity
 from modelkit.formats import FORMATS, Format
 from modelkit.formats._impostors import impostor
+from modelkit.operations.validate_layouts import folding
 from modelkit.operations.validate_places import WEIGHTS, Candidate, Place, places
 from modelkit.operations.validate_report import UNCHECKED, Coverage, Found, Report, finished
 from modelkit.rules import RULES, word
@@ -241,13 +242,19 @@ def _model(run: _Run, place: Place, subject: Subject) -> dict[str, str]:
         run.add(
             place, fault.rule or "config-not-json", Finding(subject.knowledge.place, fault.message, fault.fix), "error"
         )
+    before = len(run.found)
     for name, rule in asked:
         if rule.model is not None:
             run.ask(place, name, subject.name, rule.model(subject))
+    digests: dict[str, str] = {}
     if subject.level == "header":
         coverage.tensors_checked += len(subject.model.tensors)
-        return {}
-    return _values(run, place, subject, asked)
+    else:
+        digests = _values(run, place, subject, asked)
+    later = {name for name, rule in run.rules.items() if LEVELS.index(rule.level) > LEVELS.index(subject.level)}
+    for layout_fault in folding(subject, later.union(one.rule for one in run.found[before:])):
+        _fault(run, place, layout_fault)
+    return digests
 
 
 def _values(run: _Run, place: Place, subject: Subject, asked: list[tuple[str, Rule]]) -> dict[str, str]:

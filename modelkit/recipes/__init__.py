@@ -1,6 +1,8 @@
 """Which encoding for which tensor: what `--to` means."""
 
-from modelkit.recipes._choice import Choice, Chosen, parse
+from modelkit.recipes._choice import Choice, parse
+from modelkit.recipes._chosen import Chosen
 from modelkit.recipes._facts import Facts, from_gguf_keys
+from modelkit.recipes._layout_choice import adopt, with_options
 
-__all__ = ["Choice", "Chosen", "Facts", "from_gguf_keys", "parse"]
+__all__ = ["Choice", "Chosen", "Facts", "adopt", "from_gguf_keys", "parse", "with_options"]

@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from modelkit.encodings import ENCODINGS, find
-from modelkit.errors import BadRequest, Unsupported
+from modelkit.errors import BadRequest
 from modelkit.formats import Format
 from modelkit.recipes import _recipe
+from modelkit.recipes._chosen import Chosen, fitting, kept, pure, refuse_unstorable, restored
 from modelkit.recipes._facts import Facts, places, quantisable
+from modelkit.recipes._layout_choice import LayoutChooser
 from modelkit.recipes._recipe import Recipe
+from modelkit.runs import grouped, layout_of
 from modelkit.tensors import Encoding, Tensor
-
-FALLBACKS = {"q2_k": "q4_0", "q3_k": "q4_0", "q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
-"""What holds a row that 256 does not divide, if 32 does."""
 
 Named = Sequence[tuple[str, Tensor]]
 """Every tensor that will be written, under its new name."""
@@ -31,21 +31,23 @@ Chooser = Callable[[str, Tensor], "Chosen"]
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """The encoding for one tensor, and why it is not the one asked for ("" when it is)."""
-
-    encoding: Encoding
-    why: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Choice:
-    """What was asked: `text` as typed ("" = keep), its encoding or recipe, and what --keep names."""
+    """What was asked: `text` as typed ("" = keep), its encoding or recipe, and what --keep names.
+
+    `rest`: of a source that is quantised already, the floats are quantised too.
+    """
 
     text: str
     encoding: Encoding | None = None
     recipe: Recipe | None = None
     keep: tuple[tuple[re.Pattern[str], Encoding], ...] = ()
+    rest: bool = False
+
+    @property
+    def layout(self) -> bool:
+        """Whether a quantised layout is asked for."""
+        wanted = [self.encoding, self.recipe.base if self.recipe else None, *(encoding for _, encoding in self.keep)]
+        return any(layout_of(one) for one in wanted if one is not None)
 
     def chooser(
         self, format: Format, named: Named, widened: Encoding | None, facts: Facts, *, importance: bool = False
@@ -63,13 +65,13 @@ class Choice:
         if not self.keep:
             return choose
         for _, encoding in self.keep:
-            _refuse_unstorable(format, encoding)
+            refuse_unstorable(format, encoding)
 
         def kept_or_chosen(name: str, tensor: Tensor) -> Chosen:
             for pattern, encoding in self.keep:
                 if pattern.search(name) and tensor.encoding.kind != "raw":
                     matrix = quantisable(name, tensor, facts) or encoding.kind == "float"
-                    return fitting(encoding, tensor) if matrix else choose(name, tensor)
+                    return self._fitting(encoding, name, tensor) if matrix else choose(name, tensor)
             return choose(name, tensor)
 
         return kept_or_chosen
@@ -77,29 +79,51 @@ class Choice:
     def _by_recipe(self, format: Format, named: Named, facts: Facts, *, importance: bool) -> Chooser:
         recipe = self.recipe
         assert recipe is not None  # noqa: S101 - the caller looked
-        _refuse_unstorable(format, recipe.base)
+        refuse_unstorable(format, recipe.base)
         found = places(named, facts)
+
+        plain = self._for_layout(recipe.base, named) if layout_of(recipe.base) else None
 
         def choose(name: str, tensor: Tensor) -> Chosen:
             if name not in found or tensor.encoding.kind == "raw":
-                return _kept(tensor, format, None)
+                return kept(tensor, format, None)
             rules = (rule.to for rule in recipe.rules if rule.fits(found[name], facts, importance=importance))
-            return fitting(next(rules, recipe.base), tensor)
+            to = next(rules, None)
+            if to is None and plain is not None:
+                return plain(name, tensor)
+            return self._fitting(to or recipe.base, name, tensor)
 
         for name, tensor in named:
-            _refuse_unstorable(format, choose(name, tensor).encoding)
+            refuse_unstorable(format, choose(name, tensor).encoding)
         return choose
 
     def _plain(self, format: Format, named: Named, widened: Encoding | None) -> Chooser:
         wanted = self.encoding
         if wanted is not None:
-            _refuse_unstorable(format, wanted)
+            refuse_unstorable(format, wanted)
         if format.dialect == "llama2c":
             return self._for_llama2c(format)
         if wanted is None:
-            return lambda name, tensor: _kept(tensor, format, widened)
-        quantised = any(tensor.encoding.kind == "quantised" for _, tensor in named)
-        return lambda name, tensor: _pure(tensor, format, wanted, quantised=quantised)
+            return lambda name, tensor: kept(tensor, format, widened)
+        if layout_of(wanted):
+            chosen = self._for_layout(wanted, named)
+            return lambda name, tensor: restored(chosen(name, tensor), tensor, format, widened)
+        quantised = not self.rest and any(tensor.encoding.kind == "quantised" for _, tensor in named)
+        return lambda name, tensor: pure(tensor, format, wanted, quantised=quantised)
+
+    def _for_layout(self, wanted: Encoding, named: Named) -> Chooser:
+        typed = "" if self.recipe else self.text.removeprefix("pure:").partition(":")[2]
+        words = tuple(word.partition("=")[::2] for word in typed.split(",") if word)
+        floats = self.rest or all(tensor.encoding.kind != "quantised" for _, tensor in named)
+        chooser = LayoutChooser(wanted, words, named, floats)
+        return lambda name, tensor: Chosen(*chooser.choose(name, tensor))
+
+    def _fitting(self, encoding: Encoding, name: str, tensor: Tensor) -> Chosen:
+        """One encoding that was asked for by name: codes as they are where it holds them."""
+        source = grouped(tensor.encoding)
+        if layout_of(encoding) and source is not None:
+            return self._for_layout(encoding, [(name, tensor)])(name, tensor)
+        return fitting(encoding, tensor)
 
     def _for_llama2c(self, format: Format) -> Chooser:
         f32, wanted = ENCODINGS["f32"], self.encoding
@@ -113,19 +137,19 @@ class Choice:
         return choose
 
 
-def parse(text: str | None, recipe: str | None = None, keep: Sequence[str] = ()) -> Choice:
+def parse(text: str | None, recipe: str | None = None, keep: Sequence[str] = (), *, rest: bool = False) -> Choice:
     """The meaning of `--to TEXT`, `--recipe FILE` and `--keep PATTERN=NAME`; raises BadRequest for what means none."""
     kept = tuple(_keep(words) for words in keep)
     if recipe:
         if text:
             raise BadRequest("--to and --recipe both say what to write", "leave one of them out")
-        return Choice(recipe, None, _recipe.from_file(recipe), kept)
+        return Choice(recipe, None, _recipe.from_file(recipe), kept, rest)
     if not text:
-        return Choice("", keep=kept)
+        return Choice("", keep=kept, rest=rest)
     name = text.lower()
     if name in _recipe.names():
-        return Choice(name, None, _recipe.from_shelf(name), kept)
-    return Choice(name, _single(text), None, kept)
+        return Choice(name, None, _recipe.from_shelf(name), kept, rest)
+    return Choice(name, _single(text), None, kept, rest)
 
 
 def _single(text: str) -> Encoding:
@@ -150,79 +174,17 @@ def _find(name: str) -> Encoding:
         raise BadRequest(error.message, fix) from None
 
 
+def _is_name(text: str) -> bool:
+    """Whether an encoding or a recipe is called so, parameters aside."""
+    name = text.lower().removeprefix("pure:").partition(":")[0].replace("-", "_")
+    return name in ENCODINGS or name in _recipe.names()
+
+
 def _keep(words: str) -> tuple[re.Pattern[str], Encoding]:
-    text, _, name = words.rpartition("=")
+    places = [at for at, sign in enumerate(words) if sign == "="]
+    named = [at for at in reversed(places) if _is_name(words[at + 1 :])]  # parameters have signs of their own
+    at = (named or places[-1:] or [len(words)])[0]
+    text, name = words[:at], words[at + 1 :]
     if not text or not name:
         raise BadRequest(f"--keep {words}: PATTERN=NAME expected", "write it like --keep attn_v=q8_0")
     return _recipe.pattern(text, "--keep"), _single(name)
-
-
-def storable(format: Format) -> list[str]:
-    """What the user could type for this format, nearest first: floats, then quantised encodings."""
-    found = []
-    for name, encoding in ENCODINGS.items():
-        if format.stores(encoding) and getattr(encoding, "encode", encoding) is not None:
-            found.append((encoding.kind != "float", encoding.name if encoding.kind == "float" else typed(name)))
-    return [name for _, name in sorted(found)]
-
-
-def typed(name: str) -> str:
-    """What the user types to have every matrix in this encoding."""
-    return f"pure:{name}" if name in _recipe.names() else ENCODINGS[name].name
-
-
-def fitting(encoding: Encoding, tensor: Tensor) -> Chosen:
-    """`encoding`, or what holds a row that its blocks do not divide."""
-    misfit = encoding.misfit(tensor.shape)
-    if not misfit:
-        return Chosen(encoding)
-    smaller = ENCODINGS[FALLBACKS.get(encoding.name, "f16")]
-    if smaller.misfit(tensor.shape):
-        smaller = ENCODINGS["f16"]
-    return Chosen(smaller, f"falls back to {smaller.name}: {misfit}")
-
-
-def _pure(tensor: Tensor, format: Format, wanted: Encoding, *, quantised: bool) -> Chosen:
-    own = tensor.encoding
-    if own.kind == "raw":
-        return _kept(tensor, format, None)
-    if wanted.kind == "float":
-        return _vector(wanted) if format.dialect == "gguf" and len(tensor.shape) < 2 else Chosen(wanted)
-    if len(tensor.shape) < 2 or (quantised and own.kind != "quantised"):
-        return _kept(tensor, format, None)
-    return fitting(wanted, tensor)
-
-
-def _kept(tensor: Tensor, format: Format, widened: Encoding | None) -> Chosen:
-    encoding = tensor.encoding
-    if not format.stores(encoding):
-        raise Unsupported(
-            f"{format.title} does not hold {encoding.name} (tensor '{tensor.name}')", _way_out(format, encoding)
-        )
-    if encoding.kind == "float" and len(tensor.shape) < 2:
-        if format.dialect == "gguf":
-            return _vector(encoding)
-        if widened is not None and encoding.name == "f32":
-            return Chosen(widened)
-    return Chosen(encoding)
-
-
-def _way_out(format: Format, encoding: Encoding) -> str:
-    """What a user can do. For an array that is carried as it is, --to has nothing to choose."""
-    if encoding.kind == "raw":
-        return "write a .safetensors file or a folder, which hold it, or save the source without this tensor"
-    if getattr(encoding, "decode", encoding) is None:
-        return "write a GGUF, which holds it, or convert from another file of the model"
-    return f"choose one with --to: {', '.join(storable(format))}"
-
-
-def _refuse_unstorable(format: Format, encoding: Encoding) -> None:
-    if not format.stores(encoding):
-        fix = f"it holds: {', '.join(storable(format))}"
-        raise Unsupported(f"{format.title} does not hold {encoding.name}", fix)
-
-
-def _vector(encoding: Encoding) -> Chosen:
-    """Engines want norms and biases of a GGUF in f32, which holds every smaller float."""
-    f32 = ENCODINGS["f32"]
-    return Chosen(f32, "vectors are f32 in GGUF") if f32.holds(encoding) else Chosen(encoding)

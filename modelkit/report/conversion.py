@@ -10,6 +10,8 @@ from modelkit.operations.receipt import summary
 from modelkit.report.text import escape, seconds, size, table
 from modelkit.report.text import shape as shape_text
 
+MOST = 4  # probes named one by one
+
 
 def plan_lines(prepared: Prepared, estimate: Estimate) -> list[str]:
     """`convert --plan`: every tensor, then the sums."""
@@ -31,8 +33,14 @@ def plan_lines(prepared: Prepared, estimate: Estimate) -> list[str]:
         f"work      {len(plan.jobs)} jobs of at most {size(plan.memory)} memory each",
         f"time      {seconds(estimate.seconds)} ({estimate.basis})",
         f"disk      {estimate.free:,} bytes free at the destination",
-        f"probes    {', '.join(map(escape, plan.probes)) or 'none: headers only'}",
+        f"probes    {_few(plan.probes) or 'none: headers only'}",
     ]
+
+
+def _few(names: tuple[str, ...]) -> str:
+    """The first names, and how many more there are."""
+    more = f", ... and {len(names) - MOST:,} more" if len(names) > MOST else ""
+    return ", ".join(map(escape, names[:MOST])) + more
 
 
 def plan_document(prepared: Prepared, estimate: Estimate) -> dict[str, Any]:

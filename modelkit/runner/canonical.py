@@ -12,6 +12,8 @@ from math import lcm
 
 from modelkit.architectures._contract import CANONICAL, Architecture, Config, Row
 from modelkit.errors import BrokenFile, Unsupported
+from modelkit.layouts._folding import leftover
+from modelkit.runs import lies_across
 from modelkit.steps import Step
 from modelkit.tensors import Model, Multiplying, Shape, Span, Tensor
 
@@ -27,7 +29,7 @@ class Canonical:
 
     `rows` is how many rows a block has when the tensor is a factor of a product: it follows from
     the shape and from the size of a head, and from nothing else. `together` is how many rows must be
-    decoded together.
+    decoded together; what lies across all rows is read whole and decoded block by block.
     """
 
     tensor: Tensor
@@ -46,8 +48,9 @@ class Canonical:
 
     @property
     def at_once(self) -> int:
-        """Values that are decoded together, at most."""
-        return min(self.rows + 2 * self.together, self.shape[0]) * self.columns
+        """Values that are decoded together, at most; parts that are held whole count as values of four bytes."""
+        held = self.tensor.size // 4 if lies_across(self.tensor.encoding, self.shape) else 0
+        return min(self.rows + 2 * self.together, self.shape[0]) * self.columns + held
 
     @property
     def multiplies(self) -> bool:
@@ -72,7 +75,7 @@ def canonical(model: Model, architecture: Architecture, config: Config, dialect:
     _check_heads(config)
     found: dict[str, Canonical] = {}
     for tensor in model.tensors:
-        if architecture.is_ignored(tensor.name):
+        if architecture.is_ignored(tensor.name) or (tensor.encoding.kind != "quantised" and leftover(tensor.name)):
             continue
         place = architecture.find(tensor.name, dialect)
         if place is None:
@@ -96,7 +99,7 @@ def _placed(tensor: Tensor, spans: tuple[Span, ...], steps: tuple[Step, ...], he
     columns = tensor.shape[-1] if len(tensor.shape) > 1 else 1
     unit = lcm(head, EVEN)
     rows = max(BLOCK // columns // unit * unit, unit)
-    values = lcm(tensor.encoding.unit(tensor.shape), columns)
+    values = columns if lies_across(tensor.encoding, tensor.shape) else lcm(tensor.encoding.unit(tensor.shape), columns)
     return Canonical(tensor, spans, steps, rows, lcm(values // columns, *(step.rows for step in steps)))
 
 

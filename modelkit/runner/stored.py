@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from modelkit.lazy import np
@@ -10,7 +11,7 @@ from modelkit.sources import Opener
 from modelkit.tensors import Multiplying
 
 if TYPE_CHECKING:
-    from modelkit.tensors import F32, Array
+    from modelkit.tensors import F32, Array, Span
 
 
 class Stored:
@@ -28,6 +29,18 @@ class Stored:
         """Read a tensor whole and hold it from now on."""
         self._kept[tensor.tensor.name] = self.parts(tensor, 0, tensor.shape[0])
         self.size += tensor.tensor.size
+
+    def reader(self, tensor: Canonical) -> Callable[[Span], Array]:
+        """The bytes of any span of a tensor's parts, out of memory where it is kept."""
+        kept = self._kept.get(tensor.tensor.name)
+
+        def read(span: Span) -> Array:
+            for number, whole in enumerate(tensor.spans if kept is not None else ()):
+                if kept is not None and whole.file == span.file and whole.start <= span.start <= span.end <= whole.end:
+                    return kept[number][span.start - whole.start : span.end - whole.start]
+            return np.frombuffer(self._opener.open(span.file).read(span.start, span.size), np.uint8)
+
+        return read
 
     def parts(self, tensor: Canonical, first: int, count: int) -> tuple[Array, ...]:
         """The bytes of rows that stand alone: one uint8 array for each part."""

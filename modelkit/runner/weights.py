@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from modelkit.lazy import np
 from modelkit.runner.canonical import Canonical
 from modelkit.runner.stored import Stored
+from modelkit.runs import Runs
 from modelkit.sources import Opener
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class Weights:
         if tensor.together > tensor.rows:
             return self._whole(tensor)[numbers]
         each, places = np.unique(numbers, return_inverse=True)
-        found = [self._decoded(tensor, int(number), 1)[0] for number in each]
+        runs = self._runs(tensor)
+        found = [_decoded(tensor, runs, int(number), 1)[0] for number in each]
         return np.stack(found)[places.reshape(-1)]
 
     def product(self, name: str, x: F32, out: F32 | None = None) -> F32:
@@ -135,26 +137,37 @@ class Weights:
 
     def _streamed(self, tensor: Canonical) -> Iterator[tuple[int, F32]]:
         whole = self._whole(tensor) if tensor.together > tensor.rows else None
+        runs = self._runs(tensor)
         for first, count in tensor.cuts():
-            yield first, self._decoded(tensor, first, count) if whole is None else whole[first : first + count]
+            yield first, _decoded(tensor, runs, first, count) if whole is None else whole[first : first + count]
 
     def _whole(self, tensor: Canonical) -> F32:
+        runs = self._runs(tensor)
         if tensor.together > tensor.rows:  # an encoding that must be decoded at once
-            return self._decoded(tensor, 0, tensor.shape[0])
+            return _decoded(tensor, runs, 0, tensor.shape[0])
         values = np.empty(tensor.shape, np.float32)
         for first, count in tensor.cuts():
-            values[first : first + count] = self._decoded(tensor, first, count)
+            values[first : first + count] = _decoded(tensor, runs, first, count)
         return values
 
     def _decoded(self, tensor: Canonical, first: int, count: int) -> F32:
-        """Decode the smallest run of rows that stands alone and holds these."""
-        start = first - first % tensor.together
-        end = min(-(-(first + count) // tensor.together) * tensor.together, tensor.shape[0])
-        stored = self._stored.parts(tensor, start, end - start)
-        values = tensor.tensor.encoding.unpack(stored, (end - start, tensor.columns))
-        for step in tensor.steps:
-            values = step.apply(values)
-        return np.ascontiguousarray(values[first - start : first - start + count], np.float32)
+        return _decoded(tensor, self._runs(tensor), first, count)
+
+    def _runs(self, tensor: Canonical) -> Runs:
+        """What lies across all rows is read once and stays in memory while blocks follow each other."""
+        whole = [part.whole for part in tensor.tensor.parts]
+        shape, read = (tensor.shape[0], tensor.columns), self._stored.reader(tensor)
+        return Runs(tensor.tensor.encoding, shape, tensor.spans, whole, read)
+
+
+def _decoded(tensor: Canonical, runs: Runs, first: int, count: int) -> F32:
+    """Decode the smallest run of rows that stands alone and holds these."""
+    start = first - first % tensor.together
+    end = min(-(-(first + count) // tensor.together) * tensor.together, tensor.shape[0])
+    values = runs.values(start, end - start)
+    for step in tensor.steps:
+        values = step.apply(values)
+    return np.ascontiguousarray(values[first - start : first - start + count], np.float32)
 
 
 def multiply(x: F32, rows: F32, out: F32) -> None:

@@ -1,0 +1,66 @@
+"""What layouts do alike while they fold: find the arrays that belong to a weight, and say what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from modelkit.tensors import Tensor
+
+if TYPE_CHECKING:
+    from modelkit.faults import Faults, Severity
+    from modelkit.layouts._contract import Arrays
+    from modelkit.tensors import Encoding, Part, Shape
+
+FLOATS = ("F16", "BF16", "F32")
+FETCH = "fetch all files of the model"
+TOGETHER = "config and weights do not belong together: fetch both again"
+
+
+@dataclass(frozen=True, slots=True)
+class Companions:
+    """The arrays of a model, and where faults go. Methods that return None have reported why."""
+
+    arrays: Arrays
+    faults: Faults
+
+    def find(self, weight: str, name: str, dtypes: Sequence[str], dimensions: Sequence[int]) -> Part | None:
+        """The array `name` that belongs to `weight`."""
+        if name not in self.arrays:
+            self.say("missing-companion", weight, f"'{weight}' has no '{name}'", FETCH)
+            return None
+        part = self.arrays.parts[name]
+        if part.dtype not in dtypes:
+            message = f"'{name}' is {part.dtype}; {' or '.join(dtypes)} is expected"
+            self.say("quantization-mismatch", name, message, TOGETHER)
+            return None
+        if len(part.shape) not in dimensions:
+            message = f"'{name}' is {list(part.shape)}; {' or '.join(map(str, dimensions))} dimensions are expected"
+            self.say("quantization-mismatch", name, message, TOGETHER)
+            return None
+        return part
+
+    def mismatch(self, name: str, message: str, fix: str = TOGETHER, severity: Severity = "error") -> None:
+        """Arrays, or arrays and config, contradict each other."""
+        self.say("quantization-mismatch", name, message, fix, severity)
+
+    def say(self, rule: str, name: str, message: str, fix: str, severity: Severity = "error") -> None:
+        """Report a fault at an array."""
+        file = self.arrays.span(name).file
+        self.faults.add(rule, file, message, fix, tensor=name, severity=severity)
+
+    def tensor(self, name: str, shape: Shape, encoding: Encoding, found: Sequence[Part]) -> Tensor | None:
+        """The weight of these arrays, which the encoding describes in the same order."""
+        misfit = encoding.misfit(shape)
+        if misfit is not None:
+            self.mismatch(found[0].name, f"'{found[0].name}': {misfit}")
+            return None
+        wanted = encoding.parts(name, shape)
+        for part, expected in zip(found, wanted, strict=True):
+            if part.shape != expected.shape and part.size != expected.size:
+                message = f"'{part.name}' is {list(part.shape)}; {list(expected.shape)} is expected for {list(shape)}"
+                self.mismatch(part.name, message)
+                return None
+        parts = (replace(part, whole=expected.whole) for part, expected in zip(found, wanted, strict=True))
+        return Tensor(name, shape, encoding, tuple(parts))

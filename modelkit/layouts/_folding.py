@@ -1,0 +1,74 @@
+"""Fold the stored arrays of a quantised model into the weights that they mean, and say which layout that was."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from modelkit.faults import Faults
+from modelkit.layouts import LAYOUTS
+from modelkit.layouts._contract import Arrays, Settings
+from modelkit.sources import Opener
+from modelkit.tensors import Model, Tensor
+
+KEYS = ("quantization_config", "quantization", "compression_config")
+"""Where a config.json speaks of quantisation: Hugging Face, MLX, compressed-tensors of old."""
+
+FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+"""Files beside it that do the same: AutoGPTQ, AutoAWQ, ModelOpt."""
+
+BESIDE = re.compile(
+    r".+\.(?:input_scale|input_global_scale|output_scale|input_zero_point|output_zero_point|k_scale|v_scale|q_scale"
+    r"|weight_format)|.+\.(?:k|v)_proj\.output_scale"
+)
+"""Arrays that speak of activations or caches: they belong to a layout's engines and to no weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A model with its weights folded, the layout's name ("" for none), and the small reads that decided something."""
+
+    model: Model
+    layout: str = ""
+    probes: tuple[str, ...] = ()
+
+
+def quantisation(config: Mapping[str, Any]) -> Settings:
+    """What a config says about it; {} for nothing."""
+    for key in KEYS:
+        found = config.get(key)
+        if isinstance(found, dict) and found:
+            return found
+    inner = config.get("text_config")
+    return quantisation(inner) if isinstance(inner, dict) else {}
+
+
+def fold(model: Model, opener: Opener, settings: Settings, faults: Faults) -> Folded:
+    """The same model; raises or collects what does not fit together. Spans stay those of the stored arrays."""
+    arrays = Arrays(model, opener)
+    for name in LAYOUTS:
+        if LAYOUTS[name].recognises(settings, arrays):
+            folded = tuple(LAYOUTS[name].fold(arrays, settings, faults))
+            if folded:
+                return Folded(_with(model, folded), name, tuple(arrays.probes))
+            return Folded(model)
+    return Folded(model)
+
+
+def _with(model: Model, folded: Iterable[Tensor]) -> Model:
+    """Each weight stands where the first of its arrays stood."""
+    taken: dict[str, Tensor] = {}
+    for tensor in folded:
+        taken.update((part.name, tensor) for part in tensor.parts)
+    tensors: dict[str, Tensor] = {}
+    for stored in model.tensors:
+        tensor = taken.get(stored.name, stored)
+        tensors.setdefault(tensor.name, tensor)
+    return replace(model, tensors=tuple(tensors.values()))
+
+
+def leftover(name: str) -> bool:
+    """Whether an array speaks of activations or caches, not of weights."""
+    return BESIDE.fullmatch(name) is not None

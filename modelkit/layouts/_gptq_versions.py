@@ -1,0 +1,133 @@
+"""Which version GPTQ zeros are in: what the config says of them, what the data say, and what is odd about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from modelkit.encodings.gptq import Gptq
+from modelkit.faults import Faults
+from modelkit.layouts import _stored as stored
+from modelkit.layouts._contract import LARGEST_PROBE, Arrays, Settings
+from modelkit.layouts._gptq_zeros import HEAD, balance, uniform
+from modelkit.tensors import Tensor
+
+ZEROS = "gptq-zero-convention"
+MOST = 16  # weights whose codes are weighed against their zeros: more say nothing new
+FORMATS = {"gptq": "v1", "gptq_v2": "v2", "gptq_p": "v2"}
+Version = Literal["v1", "v2"]
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What the config says; None where it says nothing. `group` 0 = the whole row."""
+
+    bits: int | None
+    group: int | None
+    symmetric: bool | None
+    version: Version | None
+    planar: bool
+    own: bool  # single modules may have bits and groups of their own
+
+    @staticmethod
+    def of(settings: Settings) -> Label:
+        group = stored.number(settings, ("group_size", "q_group_size", "groupsize"))
+        symmetric = settings.get("sym")
+        if symmetric is None and isinstance(settings.get("zero_point"), bool):
+            symmetric = not settings["zero_point"]
+        label = settings.get("checkpoint_format") or settings.get("format")
+        return Label(
+            stored.number(settings, ("bits", "w_bit", "wbits")),
+            0 if group is not None and group < 0 else group,
+            symmetric if isinstance(symmetric, bool) else None,
+            FORMATS.get(label) if isinstance(label, str) else None,  # type: ignore[arg-type]
+            label == "gptq_p",
+            bool(settings.get("dynamic")),
+        )
+
+
+def uniform_version(arrays: Arrays, tensor: Tensor, encoding: Gptq, label: Label) -> Version | None:
+    """The version by which all zeros lie in the middle; None where they do not."""
+    name, middle = tensor.parts[1].name, 2 ** (encoding.bits - 1)
+    head = arrays.read(name, HEAD)
+    versions: tuple[tuple[Version, int], ...] = (("v1", middle - 1), ("v2", middle))
+    for version, field in versions:
+        if uniform(head, field, encoding, tensor.shape[0]):
+            small = tensor.parts[1].size <= LARGEST_PROBE
+            if label.symmetric is True:  # what lies behind the head is checked when it is read
+                return version
+            return version if small and uniform(arrays.read(name), field, encoding, tensor.shape[0]) else None
+    return None
+
+
+def say_if_labelled_otherwise(
+    arrays: Arrays, tensor: Tensor, version: Version, label: Label, faults: Faults, told: set[str]
+) -> None:
+    """Warn once of zeros that are in another version than the config says."""
+    if version == (label.version or "v1") or version in told:
+        return
+    told.add(version)
+    name = tensor.parts[1].name
+    true = "gptq" if version == "v1" else "gptq_v2"
+    message = f"'{name}': the stored zeros are those of {true}, not of what the config says; the data are believed"
+    fix = f"set checkpoint_format to {true}"
+    faults.add(ZEROS, arrays.span(name).file, message, fix, tensor=name, severity="warning")
+
+
+def weighed_version(arrays: Arrays, found: list[Tensor], label: Label, faults: Faults) -> Version:
+    """The version by which codes lie evenly around their zeros; the label where the data do not say."""
+    labelled: Version = label.version or "v1"
+    means: dict[Version, float] = {"v1": 0.0, "v2": 0.0}
+    weighed = 0
+    for tensor in found[:MOST]:
+        assert isinstance(tensor.encoding, Gptq)  # noqa: S101 - made above
+        one = balance(arrays, tensor, tensor.encoding)
+        if one is not None:
+            means = {"v1": means["v1"] + one[0], "v2": means["v2"] + one[1]}
+            weighed += 1
+    other: Version = "v2" if labelled == "v1" else "v1"
+    if not weighed or abs(means[labelled]) < 0.7 * weighed:
+        return labelled
+    name = found[0].parts[1].name
+    file = arrays.span(name).file
+    clear = abs(means[other]) < 0.3 * weighed
+    true = {"v1": "gptq", "v2": "gptq_v2"}[other if clear else labelled]
+    message = (
+        f"'{name}': codes lie {abs(means[labelled]) / weighed:.2f} steps off their zeros as the config counts them; "
+        + (f"as {true} they lie around them: the data are believed" if clear else "the other way does not fit either")
+    )
+    fix = f"set checkpoint_format to {true}" if clear else "verify the model by running it"
+    faults.add(ZEROS, file, message, fix, tensor=name, severity="warning")
+    return other if clear else labelled
+
+
+def say_what_is_odd(
+    arrays: Arrays, tensor: Tensor, encoding: Gptq, label: Label, faults: Faults, told: set[str]
+) -> None:
+    """Zeros that differ where the config says symmetric; a version 1 zero of 0, which engines read as 2**bits too."""
+    name = tensor.parts[1].name
+    file = arrays.span(name).file
+    if label.symmetric is True and "symmetric" not in told:
+        told.add("symmetric")
+        message = f"'{name}' has different zeros, but the config says symmetric; the data are believed"
+        faults.add(stored.MISMATCH, file, message, "set sym to false", tensor=name, severity="warning")
+    if encoding.zeros != "v1" or "wrap" in told:
+        return
+    head = arrays.read(name, HEAD)
+    if _has_top(head, encoding.bits):
+        told.add("wrap")
+        message = (
+            f"'{name}' stores a zero of 0 as {2**encoding.bits - 1}, which old exllama kernels take for a zero of "
+        )
+        message += f"{2**encoding.bits}; modelkit reads 0, as GPTQModel does"
+        faults.add(ZEROS, file, message, "use an engine that wraps, or gptq_v2", tensor=name, severity="warning")
+
+
+def _has_top(data: bytes, bits: int) -> bool:
+    """Whether dense codes hold the topmost one. Runs of three bytes hold whole 3-bit codes, one byte the others."""
+    top = 2**bits - 1
+    if bits == 8:
+        return b"\xff" in data
+    size, count = (3, 8) if bits == 3 else (1, 8 // bits)
+    numbers = {int.from_bytes(data[at : at + size], "little") for at in range(0, len(data) - size + 1, size)}
+    return any(number >> bits * place & top == top for number in numbers for place in range(count))

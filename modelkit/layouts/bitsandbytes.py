@@ -1,0 +1,148 @@
+"""bitsandbytes folders (transformers, QLoRA): nf4 and fp4 with plain or nested scales, and int8 rows. Read only.
+
+Settings: quant_method "bitsandbytes", load_in_4bit or load_in_8bit; what counts is stored beside each weight: a
+`quant_state` of JSON (4 bits) or SCB (int8).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from math import isfinite, prod
+from typing import Any
+
+from modelkit.encodings.bitsandbytes import Bitsandbytes, with_beside
+from modelkit.faults import Faults
+from modelkit.layouts import _stored as stored
+from modelkit.layouts._contract import Arrays, QuantisedLayout, Settings
+from modelkit.tensors import BITS, Tensor
+
+LARGEST_STATE = 65_536
+"""Bytes of a quant_state; real ones have some 200."""
+MOST_AXES = 8
+LARGEST_BLOCK = 65_536
+STATE = ".weight.quant_state.bitsandbytes__"
+KINDS = ("nf4", "fp4")
+
+
+def recognises(settings: Settings, arrays: Arrays) -> bool:
+    """By quant_method; where none is named by a quant_state or an SCB."""
+    method = settings.get("quant_method")
+    if method is not None:
+        return bool(method == "bitsandbytes")
+    return any(STATE in name or name.endswith(".SCB") for name in arrays.parts)
+
+
+def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]:
+    """A weight for each packed array with its companions."""
+    for module in stored.modules(arrays, ".weight.absmax"):
+        stored.complete(arrays, module, ".weight.absmax", (".weight",), faults)
+    for module in stored.modules(arrays, ".SCB"):
+        stored.complete(arrays, module, ".SCB", (".weight",), faults)
+    states = {name[: name.index(STATE)]: name for name in arrays.parts if STATE in name}
+    for module in stored.modules(arrays, ".weight"):
+        dtype = arrays.parts[f"{module}.weight"].dtype
+        made = None
+        if f"{module}.SCB" in arrays or dtype == "I8":
+            made = _rows(arrays, module, faults)
+        elif module in states or f"{module}.weight.absmax" in arrays or dtype == "U8":
+            made = _table(arrays, module, states.get(module), faults)
+        if made is not None:
+            yield made
+
+
+def _rows(arrays: Arrays, module: str, faults: Faults) -> Tensor | None:
+    """An int8 weight; None after a fault."""
+    name = f"{module}.weight"
+    if not stored.complete(arrays, module, ".weight", (".SCB",), faults):
+        return None
+    encoding = Bitsandbytes("int8")
+    mark = arrays.parts.get(f"{module}.weight_format")
+    if mark is not None:
+        found = arrays.read(mark.name, 8)
+        if any(found):
+            stored.mismatch(arrays, mark.name, f"is {found[0]}; 0 (by rows) is the one that is stored", faults)
+            return None
+        encoding = with_beside(encoding, (mark,), module)
+    if not stored.axes(arrays, name, 2, faults):
+        return None
+    shape = arrays.parts[name].shape
+    return stored.weight(arrays, name, shape, encoding, faults)
+
+
+def _table(arrays: Arrays, module: str, state: str | None, faults: Faults) -> Tensor | None:
+    """A 4-bit weight; None after a fault."""
+    name = f"{module}.weight"
+    if state is None:
+        message = f"'{name}' has no quant_state, which says what its codes mean"
+        faults.add(stored.MISSING, arrays.span(name).file, message, stored.FETCH, tensor=name)
+        return None
+    said = _state(arrays, state, faults)
+    if said is None:
+        return None
+    nested = "nested_offset" in said or "nested_blocksize" in said
+    outer_ones = (".weight.nested_absmax", ".weight.nested_quant_map") if nested else ()
+    needed = (".weight.absmax", ".weight.quant_map", *outer_ones)
+    if not stored.complete(arrays, module, ".weight", needed, faults):
+        return None
+    kind, block, shape, outer, offset = _numbers(said)
+    wrong = _what_is_wrong(said, kind, state, nested=nested) or _size_is_wrong(arrays, name, shape)
+    if wrong is not None:
+        stored.mismatch(arrays, state, wrong, faults, stored.FETCH)
+        return None
+    part = arrays.parts[name]
+    encoding = Bitsandbytes(kind, block, outer if nested else 0, offset, part.dtype)
+    encoding = with_beside(encoding, (arrays.parts[state],), module)
+    return stored.weight(arrays, name, shape, encoding, faults)
+
+
+def _state(arrays: Arrays, name: str, faults: Faults) -> Mapping[str, Any] | None:
+    """The parsed quant_state; None after a fault."""
+    if arrays.parts[name].size > LARGEST_STATE:
+        stored.mismatch(arrays, name, f"has {arrays.parts[name].size:,} bytes of JSON; some 200 expected", faults)
+        return None
+    try:
+        found = json.loads(arrays.read(name))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        stored.mismatch(arrays, name, "is not the JSON that says what the codes mean", faults, stored.FETCH)
+        return None
+    return found
+
+
+def _numbers(said: Mapping[str, Any]) -> tuple[Any, int, tuple[int, ...], int, float]:
+    """quant_type, blocksize, shape, nested_blocksize, nested_offset; 0 and () for what is no number at all."""
+    shape = said.get("shape")
+    axes = shape if isinstance(shape, list) and all(type(one) is int for one in shape) else []
+    block, outer = stored.number(said, ("blocksize",)) or 0, stored.number(said, ("nested_blocksize",)) or 0
+    offset = said.get("nested_offset", 0.0)
+    number = float(offset) if type(offset) is float or (type(offset) is int and abs(offset) < 2**64) else float("nan")
+    return said.get("quant_type"), block, tuple(axes), outer, number
+
+
+def _what_is_wrong(said: Mapping[str, Any], kind: Any, state: str, *, nested: bool) -> str | None:
+    """What a quant_state says that cannot be; None for a good one."""
+    _, block, shape, outer, offset = _numbers(said)
+    if kind not in KINDS or not state.endswith(kind):
+        return f"says quant_type {str(kind)[:40]!r}; {state.rpartition('__')[2][:40]!r} expected"
+    if not 0 < block <= LARGEST_BLOCK or (nested and not 0 < outer <= LARGEST_BLOCK):
+        return f"says blocksize {said.get('blocksize')}, nested {said.get('nested_blocksize')}; whole numbers expected"
+    if not shape or len(shape) > MOST_AXES or min(shape) < 1:
+        return f"says shape {str(said.get('shape'))[:80]}; a few whole numbers above 0 expected"
+    if nested and "nested_offset" not in said:
+        return "has nested scales, but says no nested_offset"
+    return None if isfinite(offset) else f"says nested_offset {str(said.get('nested_offset'))[:40]}; a number expected"
+
+
+def _size_is_wrong(arrays: Arrays, name: str, shape: tuple[int, ...]) -> str | None:
+    part = arrays.parts[name]
+    if part.dtype not in ("U8", "I8", "F16", "BF16", "F32"):
+        return f"belongs to bytes, but '{name}' is {part.dtype}"
+    needed, width = -(-prod(shape) // 2), BITS[part.dtype] // 8
+    if part.size != -(-needed // width) * width:
+        return f"says shape {list(shape)}, which needs {needed:,} bytes; '{name}' has {part.size:,}"
+    return None
+
+
+layout = QuantisedLayout("bitsandbytes (transformers)", recognises, fold)

@@ -1,0 +1,65 @@
+"""compressed-tensors in a Hugging Face folder: what vLLM, SGLang, transformers and llm-compressor call so.
+
+What is stored decides; the config settles what shapes leave open, and what contradicts it is a fault. The bytes of a
+weight are described in `encodings/compressed_tensors.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from modelkit.encodings.compressed_tensors import encoding
+from modelkit.faults import Faults
+from modelkit.layouts import _ct_floats, _ct_integers
+from modelkit.layouts._companions import FETCH, Companions
+from modelkit.layouts._contract import Arrays, QuantisedLayout, Settings
+from modelkit.layouts._ct_config import config
+from modelkit.layouts._ct_schemes import METHOD, refuse, schemes
+from modelkit.tensors import Tensor
+
+PACKED, PLAIN, SCALE = "weight_packed", "weight", "weight_scale"
+
+
+def recognises(settings: Settings, arrays: Arrays) -> bool:
+    """By the config's method; without a config by its arrays."""
+    if settings:
+        return bool(settings.get("quant_method", METHOD if "config_groups" in settings else None) == METHOD)
+    plain = (name for name, part in arrays.parts.items() if _ends(name, PLAIN) and part.dtype in ("I8", "F8_E4M3"))
+    return any(_ends(name, PACKED) for name in arrays.parts) or any(f"{name}_scale" in arrays for name in plain)
+
+
+def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]:
+    """Each packed weight with its companions. Raises Unsupported for formats whose weights mean nothing alone."""
+    refuse(settings)
+    companions, known = Companions(arrays, faults), schemes(settings)
+    for pattern in (*known.ignored.refused, *(one for targets, _ in known.groups for one in targets.refused)):
+        message = f"the pattern 're:{pattern[:80]}' may run for years: it is not tried, and matches nothing"
+        faults.add("quantization-mismatch", "config.json", message, "name the modules instead", severity="warning")
+    for name, part in arrays.parts.items():
+        if _ends(name, SCALE):
+            stem = name.removesuffix(SCALE)
+            if stem + PACKED not in arrays and stem + PLAIN not in arrays:
+                companions.say("missing-companion", name, f"'{name}' has no weight beside it", FETCH)
+            continue
+        tensor = None
+        stem = name.removesuffix(PACKED if _ends(name, PACKED) else PLAIN)
+        scheme = known.of(stem.removesuffix("."))
+        if _ends(name, PACKED):
+            tensor = (_ct_floats if part.dtype == "U8" else _ct_integers).packed(stem, scheme, companions)
+        elif _ends(name, PLAIN) and part.dtype == "I8":
+            tensor = _ct_integers.plain(stem, scheme, companions)
+        elif _ends(name, PLAIN) and part.dtype == "F8_E4M3" and (scheme.number or stem + SCALE in arrays):
+            tensor = _ct_floats.plain(stem, scheme, companions)
+        if tensor is None:
+            continue
+        if known.ignored.match(stem.removesuffix(".")):
+            message = f"'{name}' is quantised, but the config's ignore list names it"
+            companions.mismatch(name, message, "correct the list: engines would look for a float weight", "warning")
+        yield tensor
+
+
+def _ends(name: str, word: str) -> bool:
+    return name == word or name.endswith(f".{word}")
+
+
+layout = QuantisedLayout("compressed-tensors", recognises, fold, encoding, config)

@@ -1,0 +1,157 @@
+"""GPTQ folders (AutoGPTQ, GPTQModel; vLLM, SGLang, exllama, transformers).
+
+Settings: quant_method "gptq", bits, group_size (-1 = the whole row), sym, desc_act, checkpoint_format ("gptq" or
+absent = version 1, "gptq_v2", "gptq_p" = planes); older names of them are understood. Labels lie, so the data say
+which version the zeros are: symmetric ones are all 2**(bits - 1) - 1 (version 1) or all 2**(bits - 1); with others
+the mean of code - zero is near 0 in the right version and a step away in the wrong one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from modelkit.encodings.gptq import PLANES, WIDTHS, Gptq, plain_map
+from modelkit.faults import Faults
+from modelkit.layouts import _stored as stored
+from modelkit.layouts._contract import LARGEST_PROBE, Arrays, QuantisedLayout, Settings
+from modelkit.layouts._gptq_versions import (
+    Label,
+    Version,
+    say_if_labelled_otherwise,
+    say_what_is_odd,
+    uniform_version,
+    weighed_version,
+)
+from modelkit.tensors import Tensor
+
+COMPANIONS = (".qzeros", ".scales", ".g_idx")
+
+
+def recognises(settings: Settings, arrays: Arrays) -> bool:
+    """By quant_method; where none is named by a map of groups beside packed weights."""
+    method = settings.get("quant_method")
+    if method is not None:
+        return bool(method == "gptq")
+    return any(f"{module}.qweight" in arrays for module in stored.modules(arrays, ".g_idx"))
+
+
+def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]:
+    """A weight for each qweight with its companions."""
+    label = Label.of(settings)
+    found = [one for module in stored.modules(arrays, ".qweight") if (one := _weight(arrays, module, label, faults))]
+    told: set[str] = set()
+    undecided: Version | None = None
+    for tensor in found:
+        encoding = tensor.encoding
+        assert isinstance(encoding, Gptq)  # noqa: S101 - made below
+        version = uniform_version(arrays, tensor, encoding, label)
+        if version is not None:
+            encoding = replace(encoding, offset="middle", zeros=version)
+            say_if_labelled_otherwise(arrays, tensor, version, label, faults, told)
+        else:
+            undecided = undecided or weighed_version(arrays, found, label, faults)
+            encoding = replace(encoding, offset="integer", zeros=undecided)
+            say_what_is_odd(arrays, tensor, encoding, label, faults, told)
+        yield replace(tensor, encoding=encoding)
+
+
+def _weight(arrays: Arrays, module: str, label: Label, faults: Faults) -> Tensor | None:
+    """The weight of a module, its zeros not looked at yet; None after a fault."""
+    name = f"{module}.qweight"
+    if not stored.complete(arrays, module, ".qweight", COMPANIONS, faults):
+        return None
+    for ending, axes in ((".qweight", 2), (".scales", 2), (".g_idx", 1)):
+        if not stored.axes(arrays, module + ending, axes, faults):
+            return None
+    parts = {ending: arrays.parts[module + ending] for ending in (".qweight", *COMPANIONS)}
+    words, rows = parts[".qweight"].shape
+    columns, groups = parts[".g_idx"].shape[0], parts[".scales"].shape[0]
+    bits = words * 32 // columns if columns and (label.own or label.bits is None) else label.bits
+    if bits is None or bits not in (PLANES if label.planar else WIDTHS):
+        stored.mismatch(arrays, name, f"has codes of {bits} bits; 2, 3, 4 or 8 (5 to 7 in planes) expected", faults)
+        return None
+    if words * 32 != columns * bits:
+        told = f"has {words:,} words for {columns:,} codes of {bits} bits, which fill {columns * bits / 32:,g}"
+        stored.mismatch(arrays, name, told, faults)
+        return None
+    group = _group(columns, groups, label)
+    scale = parts[".scales"].dtype
+    if group is None or scale not in ("F16", "BF16", "F32"):
+        what = f"is {scale} with {groups:,} groups of {columns:,} columns; the config says {label.group}"
+        stored.mismatch(arrays, f"{module}.scales", what, faults)
+        return None
+    encoding = Gptq(bits, group, scale, planar=label.planar)
+    made = stored.weight(arrays, f"{module}.weight", (rows, columns), encoding, faults)
+    return None if made is None else _with_map(arrays, made, encoding, groups, faults)
+
+
+def _group(columns: int, groups: int, label: Label) -> int | None:
+    """Columns of a group; 0 = all of them; None where the number of groups contradicts the config."""
+    if label.group is None or label.own:
+        if groups == 1:
+            return 0
+        return columns // groups if groups and columns % groups == 0 else None
+    group = 0 if label.group >= columns else label.group
+    return group if groups == (-(-columns // group) if group else 1) else None
+
+
+def _with_map(arrays: Arrays, tensor: Tensor, encoding: Gptq, groups: int, faults: Faults) -> Tensor | None:
+    """The map is there even where it is plain: its values decide, not its presence."""
+    name = tensor.parts[3].name
+    if arrays.parts[name].size > LARGEST_PROBE:
+        stored.mismatch(arrays, name, f"has {tensor.shape[1]:,} columns; at most a million are read", faults)
+        return None
+    found = arrays.read(name)
+    if found == plain_map(tensor.shape[1], encoding.group):
+        return tensor
+    largest = max(memoryview(found).cast("I") if _little() else _swapped(found), default=0)  # -1 is the largest of all
+    if largest >= groups:
+        told = largest if largest < 2**31 else largest - 2**32
+        stored.mismatch(arrays, name, f"names group {told:,}, but there are {groups:,}", faults, stored.FETCH)
+        return None
+    return replace(tensor, encoding=replace(encoding, mapped=True))
+
+
+def _little() -> bool:
+    import sys
+
+    return sys.byteorder == "little"
+
+
+def _swapped(data: bytes) -> list[int]:
+    return [int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4)]
+
+
+def settings(tensors: Iterable[Tensor]) -> Mapping[str, Any]:
+    """The config of version 1 in plain order; weights that differ, or stay floats, are told apart by `dynamic`."""
+    every = list(tensors)
+    made = {one.name.removesuffix(".weight"): one.encoding for one in every if isinstance(one.encoding, Gptq)}
+    if not made:
+        return {}
+    kinds = list(made.values())
+    usual = max(dict.fromkeys(kinds), key=kinds.count)
+    dynamic: dict[str, Any] = {
+        f"+:^{re.escape(module)}$": _numbers(encoding) for module, encoding in made.items() if encoding != usual
+    }
+    dynamic |= {f"-:^{re.escape(module)}$": {} for module in stored.linear_floats(every, made)}
+    found = {
+        "quant_method": "gptq",
+        **_numbers(usual),
+        "desc_act": False,
+        "static_groups": False,
+        "true_sequential": True,
+        "lm_head": any(module.rpartition(".")[2] == "lm_head" for module in made),
+        "checkpoint_format": "gptq",
+        "pack_dtype": "int32",
+    }
+    return {"quantization_config": {**found, "dynamic": dynamic} if dynamic else found}
+
+
+def _numbers(encoding: Gptq) -> dict[str, Any]:
+    return {"bits": encoding.bits, "group_size": encoding.group or -1, "sym": encoding.offset == "middle"}
+
+
+layout = QuantisedLayout("GPTQ (AutoGPTQ, GPTQModel)", recognises, fold, Gptq(), settings)

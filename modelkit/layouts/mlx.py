@@ -1,0 +1,133 @@
+"""MLX folders (mlx-lm, mlx-vlm, LM Studio): embeddings and heads are quantised too.
+
+Settings: config.json has "quantization" {group_size, bits, mode?, "<module>": {..} or false} and the same again as
+"quantization_config"; no quant_method is named. A tied head has no arrays of its own. The header of each file says
+{"format": "mlx"}. Experts are stacked: [expert, row, column].
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from modelkit.encodings.mlx import FLOATS, Mlx
+from modelkit.faults import Faults
+from modelkit.layouts import _stored as stored
+from modelkit.layouts._contract import Arrays, QuantisedLayout, Settings
+from modelkit.tensors import Tensor
+
+HEAD = 2048
+"""Bytes of scales and of biases that are compared."""
+READ = (1, 2, 3, 4, 5, 6, 8)
+
+
+def recognises(settings: Settings, arrays: Arrays) -> bool:
+    """By weights of 32-bit words where no quant_method is named; `bits` and `group_size` are needed to read them."""
+    if settings.get("quant_method") not in (None, "mlx"):
+        return False
+    return any(arrays.parts[f"{module}.weight"].dtype == "U32" for module in stored.modules(arrays, ".weight"))
+
+
+def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]:
+    """A weight for each array of 32-bit words with its companions."""
+    for module in stored.modules(arrays, ".weight"):
+        if arrays.parts[f"{module}.weight"].dtype == "U32":
+            made = _weight(arrays, module, settings, faults)
+            if made is not None:
+                yield made
+
+
+def _weight(arrays: Arrays, module: str, settings: Settings, faults: Faults) -> Tensor | None:
+    """The weight of a module; None after a fault."""
+    name = f"{module}.weight"
+    encoding = _encoding(arrays, module, settings, faults)
+    if encoding is None:
+        return None
+    companions = (".scales",) if encoding.mode in FLOATS else (".scales", ".biases")
+    if not stored.complete(arrays, module, ".weight", companions, faults):
+        return None
+    shape = arrays.parts[name].shape
+    columns = shape[-1] * 32 // encoding.bits if len(shape) > 1 else 0
+    if len(shape) < 2 or columns * encoding.bits != shape[-1] * 32 or columns % encoding.group:
+        told = f"is {list(shape)}, which is no matrix of {encoding.bits} bits in groups of {encoding.group}"
+        stored.mismatch(arrays, name, told, faults)
+        return None
+    made = stored.weight(arrays, name, (*shape[:-1], columns), encoding, faults)
+    if made is not None and encoding.mode == "affine" and _is_symmetric(arrays, made, encoding):
+        return replace(made, encoding=replace(encoding, offset="middle"))
+    return made
+
+
+def _is_symmetric(arrays: Arrays, tensor: Tensor, encoding: Mlx) -> bool:
+    """Whether the first biases all are -2**(bits - 1) * scale, which floats that were quantised here never give.
+
+    The others are checked when they are read.
+    """
+    scales, biases = (_figures(arrays.read(part.name, HEAD), part.dtype) for part in tensor.parts[1:])
+    middle = -(2 ** (encoding.bits - 1))
+    return all(scale * middle == bias for scale, bias in zip(scales, biases, strict=True))
+
+
+def _figures(data: bytes, dtype: str) -> Iterator[float]:
+    """Stored floats without numpy: headers are read without it."""
+    if dtype == "BF16":
+        return (struct.unpack("<f", b"\0\0" + data[at : at + 2])[0] for at in range(0, len(data), 2))
+    return iter(struct.unpack(f"<{len(data) // (2 if dtype == 'F16' else 4)}{'e' if dtype == 'F16' else 'f'}", data))
+
+
+def _encoding(arrays: Arrays, module: str, settings: Settings, faults: Faults) -> Mlx | None:
+    """What the config says of a module: its own numbers, else those for all. None after a fault."""
+    name = f"{module}.weight"
+    own = settings.get(module, {})
+    if own is False:
+        stored.mismatch(arrays, name, "is packed, but the config says that the module is not quantised", faults)
+        return None
+    said = {**settings, **own} if isinstance(own, dict) else settings
+    if isinstance(own, dict) and own and "mode" not in own and f"{module}.biases" in arrays:
+        said = {**said, "mode": "affine"}  # mlx-lm's numbers of a module are affine unless they say otherwise
+    mode = said.get("mode", "affine")
+    bits, group = stored.number(said, ("bits",)), stored.number(said, ("group_size",))
+    if isinstance(mode, str) and mode in FLOATS:
+        made = Mlx.of_mode(mode)  # type: ignore[arg-type]
+        if (bits or made.bits, group or made.group) == (made.bits, made.group):
+            return made
+        told = f"is {mode} by the config, but not with {bits} bits in groups of {group}"
+    elif mode != "affine":
+        told = f"has the mode {str(mode)[:40]!r}; affine, {', '.join(FLOATS)} are known"
+    elif bits is None or group is None:
+        told = "cannot be read: the config does not say bits and group_size (under quantization)"
+    elif bits not in READ or group < 1:
+        told = f"cannot have {bits} bits in groups of {group}; MLX has 1, 2, 3, 4, 5, 6 and 8 bits"
+    elif f"{module}.scales" in arrays and arrays.parts[f"{module}.scales"].dtype not in ("F16", "BF16", "F32"):
+        told = f"has scales of {arrays.parts[f'{module}.scales'].dtype}; F16, BF16 or F32 expected"
+    else:
+        scales = arrays.parts.get(f"{module}.scales")
+        return Mlx(bits, group, scales.dtype if scales is not None else "F16")
+    stored.mismatch(arrays, name, told, faults)
+    return None
+
+
+def settings(tensors: Iterable[Tensor]) -> Mapping[str, Any]:
+    """The numbers of most weights, and of those that differ; the two places that programs look in."""
+    made = {one.name.removesuffix(".weight"): one.encoding for one in tensors if isinstance(one.encoding, Mlx)}
+    if not made:
+        return {}
+    kinds = [_numbers(encoding) for encoding in made.values()]
+    usual = max(kinds, key=kinds.count)
+    own = {module: _numbers(encoding) for module, encoding in made.items() if _numbers(encoding) != usual}
+    if "mode" in usual:
+        own = {module: {"mode": "affine", **numbers} for module, numbers in own.items()}
+    found = {**usual, **own}
+    return {"quantization": found, "quantization_config": found}
+
+
+def _numbers(encoding: Mlx) -> dict[str, Any]:
+    numbers: dict[str, Any] = {"group_size": encoding.group, "bits": encoding.bits}
+    return {**numbers, "mode": encoding.mode} if encoding.mode in FLOATS else numbers
+
+
+layout = QuantisedLayout(
+    "MLX (mlx-lm)", recognises, fold, Mlx(), settings, frozenset({"gate", "norm", "other"}), {"format": "mlx"}
+)

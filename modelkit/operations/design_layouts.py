@@ -1,0 +1,159 @@
+"""What a conversion from or into a quantised layout needs beside encodings: ties, leftovers, samples, config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from modelkit.encodings._codes import fits
+from modelkit.encodings._refitting import moves_beyond, refit
+from modelkit.errors import BadValue, Refused, Unsupported
+from modelkit.layouts import LAYOUTS
+from modelkit.layouts._contract import LARGEST_PROBE
+from modelkit.layouts._folding import FILES, KEYS, leftover
+from modelkit.lazy import np
+from modelkit.operations.opening import Opened
+from modelkit.plan import Assignment, repacking
+from modelkit.recipes import adopt
+from modelkit.runs import Runs, grouped, layout_of, lies_across, matrix
+from modelkit.tensors import Codes, Encoding, Span, Tensor
+
+if TYPE_CHECKING:
+    from modelkit.tensors import Array
+
+SAMPLE = 1 << 16
+"""Values of a weight that are repacked before anything is written, where only data tell what that does."""
+
+EMBEDDING, HEAD = "embed_tokens.weight", "lm_head.weight"
+
+
+def without_ties(
+    tensors: Iterable[Tensor], config: Mapping[str, Any], notes: list[str], *, quantised: bool
+) -> Iterator[Tensor]:
+    """All but a head that the config ties to the embedding, where layouts are at work: two copies may not disagree."""
+    known = list(tensors)
+    inner = config.get("text_config")
+    tied = config.get("tie_word_embeddings", inner.get("tie_word_embeddings") if isinstance(inner, dict) else None)
+    embedded = any(tensor.name.endswith(EMBEDDING) for tensor in known)
+    for tensor in known:
+        if quantised and tied is True and embedded and tensor.name.endswith(HEAD):
+            notes.append(f"'{tensor.name}' is left out: the config ties it to the embedding")
+            continue
+        yield tensor
+
+
+def is_left_out(tensor: Tensor, notes: list[str]) -> bool:
+    """Whether an array speaks of activations of the source's engines: the written layout does not have it."""
+    if tensor.encoding.kind == "quantised" or not leftover(tensor.name):
+        return False
+    notes.append(f"'{tensor.name}' is left out: it speaks of activations, which are not converted")
+    return True
+
+
+def probed(opened: Opened, ways: Sequence[Assignment], *, symmetric: bool) -> tuple[list[Assignment], list[str]]:
+    """The same ways with what samples of the data make likely, and the names of the arrays that were read.
+
+    A zero that is stored as a float, or for each group, may be a whole number or the middle of the codes all the
+    same: a few rows tell. `symmetric`: such a weight may be written with its zero in the middle. What a sample does
+    not tell is refused while the conversion runs.
+    """
+    found, read = [], []
+    for way in ways:
+        if repacking(way.source.encoding, way.target.encoding, way.steps) == "DATA" and _is_small(way.source):
+            read += [part.name for part in way.source.parts]
+            way = _sampled(opened, way, symmetric=symmetric)
+        found.append(way)
+    return found, read
+
+
+def _is_small(tensor: Tensor) -> bool:
+    """Whether a sample can be read without reading much."""
+    return not lies_across(tensor.encoding, tensor.shape) or tensor.size <= LARGEST_PROBE
+
+
+def _sampled(opened: Opened, way: Assignment, *, symmetric: bool) -> Assignment:
+    codes = _first_rows(opened, way.source)
+    target = grouped(way.target.encoding)
+    assert target is not None  # noqa: S101 - the way repacks
+    if symmetric and target.grid.offset == "integer":
+        plain = adopt(way.target.encoding, replace(target.grid, offset="middle"), way.target.shape)
+        if not isinstance(plain, str) and _holds(codes, plain):
+            name, shape = way.target.name, way.target.shape
+            way = replace(way, target=Tensor(name, shape, plain, plain.parts(name, shape)))
+            return replace(way, probed="ROUNDED", why="its zeros lie in the middle")
+    return replace(way, probed="ROUNDED") if _holds(codes, way.target.encoding) else way
+
+
+def _holds(codes: Codes, target: Encoding) -> bool:
+    """Whether these weights go over and move by no more than the precision of their scales."""
+    encoding = grouped(target)
+    if encoding is None or fits(codes.grid, encoding.grid) == "NONE":
+        return False
+    shape = (len(codes.codes), codes.codes.shape[1])
+    try:
+        return not moves_beyond(codes, refit(codes, encoding.grid, shape))
+    except BadValue:
+        return False  # the conversion itself will say where
+
+
+def _first_rows(opened: Opened, tensor: Tensor) -> Codes:
+    def read(span: Span) -> Array:
+        return np.frombuffer(opened.opener.open(span.file).read(span.start, span.size), np.uint8)
+
+    rows, columns = matrix(tensor.shape)
+    spans = tensor.cut(opened.model.spans, 0, tensor.count)
+    runs = Runs(tensor.encoding, tensor.shape, spans, [part.whole for part in tensor.parts], read)
+    return runs.codes(0, min(max(SAMPLE // columns // runs.together, 1) * runs.together, rows))
+
+
+def refuse_readings(ways: Iterable[Assignment]) -> None:
+    """Layouts and variants that are read, and not written, before any work is done. Raises Unsupported."""
+    for way in ways:
+        layout = layout_of(way.target.encoding)
+        if layout and not way.copies and LAYOUTS[layout].encoding is None:
+            written = ", ".join(name.replace("_", "-") for name in LAYOUTS if LAYOUTS[name].encoding is not None)
+            raise Unsupported(f"{LAYOUTS[layout].title} is read, not written", f"written are: {written}")
+
+
+def layouts_of(tensors: Iterable[Tensor]) -> list[str]:
+    """The layouts that a folder of these tensors would have."""
+    return sorted({layout_of(tensor.encoding) for tensor in tensors} - {""})
+
+
+def config_of(
+    config: Mapping[str, Any], files: Mapping[str, bytes], opened: Opened, ways: Sequence[Assignment]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """config.json and the files beside it for what is written: it claims this quantisation and no other.
+
+    Raises Refused for two layouts in one folder.
+    """
+    targets = [way.target for way in ways]
+    found = layouts_of(targets)
+    if len(found) > 1:
+        names = " and ".join(LAYOUTS[name].title for name in found)
+        raise Refused(f"one model cannot be {names} at once", "give --keep and the recipe one layout")
+    if found == ([opened.layout] if opened.layout else []) and all(way.copies for way in ways if _counts(way)):
+        return dict(config), dict(files)  # nothing has changed, and the source's own words are the best
+    kept = {name: data for name, data in files.items() if name not in FILES}
+    changed = {key: value for key, value in config.items() if key not in KEYS}
+    inner = changed.get("text_config")
+    if isinstance(inner, dict):
+        changed["text_config"] = {key: value for key, value in inner.items() if key not in KEYS}
+    if found:
+        write = LAYOUTS[found[0]].settings
+        if write is None:
+            raise Unsupported(f"{LAYOUTS[found[0]].title} is read, not written", "convert all of it: --to")
+        changed |= write(targets)
+    return changed, kept
+
+
+def _counts(way: Assignment) -> bool:
+    return bool(layout_of(way.source.encoding) or layout_of(way.target.encoding))
+
+
+def metadata_of(metadata: Mapping[str, str], ways: Sequence[Assignment]) -> dict[str, str]:
+    """What the headers of safetensors say of themselves: MLX wants its own name there."""
+    found = layouts_of(way.target for way in ways)
+    plain = {key: value for key, value in metadata.items() if key != "format"}
+    return plain | (dict(LAYOUTS[found[0]].strings) if found else {})

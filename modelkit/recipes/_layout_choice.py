@@ -1,0 +1,170 @@
+"""Which encoding for which weight when a quantised layout is written: `--to gptq`, `--to mlx:group=64` ...
+
+Of a source that is quantised already only the quantised weights move, codes as they are where the layout holds
+them; what floats there stays as it is. A source of floats is quantised as the layout's engines expect: linear
+layers, and of embedding and head only what they have kernels for, with 8 bits at least.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from modelkit.encodings import ENCODINGS, find
+from modelkit.encodings._codes import fits
+from modelkit.errors import BadRequest, Unsupported
+from modelkit.layouts import LAYOUTS
+from modelkit.layouts._contract import Place, QuantisedLayout
+from modelkit.runs import grouped, layout_of
+from modelkit.tensors import Encoding, Grid, Shape, Tensor
+
+SIZES = (16, 32, 64, 128, 256, 512)
+"""Sizes of groups that any layout has."""
+
+EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
+HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out|output)\.weight$")
+GATE = re.compile(r"(?:^|\.)(?:gate|router|shared_expert_gate|router\.layer|router\.classifier)\.weight$")
+NORM = re.compile(r"norm|(?:^|\.)ln_")
+
+Named = Sequence[tuple[str, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutChooser:
+    """`wanted` as typed, `words` its parameters that were typed, `named` all tensors.
+
+    `floats` says whether floats move too: those of a model that has nothing else, or where it was asked for.
+    """
+
+    wanted: Encoding
+    words: tuple[tuple[str, str], ...]
+    named: Named
+    floats: bool
+
+    @property
+    def layout(self) -> QuantisedLayout:
+        return LAYOUTS[layout_of(self.wanted)]
+
+    def choose(self, name: str, tensor: Tensor) -> tuple[Encoding, str]:
+        """The encoding, and why it is not the one asked for. Raises Unsupported where groups do not divide a row."""
+        if tensor.encoding.kind == "raw":
+            return tensor.encoding, ""
+        if tensor.encoding.kind == "quantised":
+            return self._moved(name, tensor)
+        if not self.floats or not self._is_quantised(name, tensor):
+            return tensor.encoding, ""
+        return self._made(name, tensor)
+
+    def _is_quantised(self, name: str, tensor: Tensor) -> bool:
+        return len(tensor.shape) == 2 and place_of(name, tensor) not in self.layout.leaves
+
+    def _moved(self, name: str, tensor: Tensor) -> tuple[Encoding, str]:
+        """Codes as they are if the layout holds them, else what was asked for, which quantises again."""
+        source = grouped(tensor.encoding)
+        if place_of(name, tensor) == "embedding" and "embedding" in self.layout.leaves:
+            scale = source.grid.scale.lower() if source is not None else "f16"
+            floats = ENCODINGS[scale if scale in ("bf16", "f32") else "f16"]
+            return floats, f"engines of {self.layout.title} look embeddings up as floats"
+        if source is None:
+            return self._made(name, tensor)[0], f"{tensor.encoding.name} has no groups of codes: it is quantised again"
+        adopted = adopt(self.wanted, source.grid, tensor.shape)
+        if isinstance(adopted, str):
+            return self._made(name, tensor)[0], adopted
+        if self.words:  # what was typed holds, as long as the codes go over into it
+            asked = self._as_asked(adopted, source.grid, tensor.shape)
+            if asked is None:
+                return self._made(name, tensor)[0], ""
+            adopted = asked
+        return adopted, "" if adopted == self.wanted else f"holds the codes of {tensor.encoding.name}"
+
+    def _as_asked(self, adopted: Encoding, grid: Grid, shape: Shape) -> Encoding | None:
+        """The adopted form with the words that were typed; None where the codes do not go over into that."""
+        try:
+            asked = _configured(adopted, self.words)
+        except BadRequest:  # what was typed is of another form of this layout
+            return None
+        found = grouped(asked)
+        return None if found is None or fits(grid, found.grid) == "NONE" or asked.misfit(shape) else asked
+
+    def _made(self, name: str, tensor: Tensor) -> tuple[Encoding, str]:
+        encoding, why = self.wanted, ""
+        source = grouped(encoding)
+        place = place_of(name, tensor)
+        if (
+            place in ("embedding", "head")
+            and source is not None
+            and source.grid.bits < 8
+            and "bits" not in dict(self.words)
+        ):
+            finer = adopt(encoding, replace(source.grid, bits=8), tensor.shape)
+            if not isinstance(finer, str):
+                encoding, why = finer, f"an {place} keeps 8 bits" if place == "embedding" else "a head keeps 8 bits"
+        misfit = encoding.misfit(tensor.shape)
+        if misfit:
+            raise Unsupported(f"'{name}' cannot be {encoding.name}: {misfit}", self._way_out(name))
+        return encoding, why
+
+    def _way_out(self, name: str) -> str:
+        """Group sizes with which every weight fits."""
+        shapes = {tensor.shape for other, tensor in self.named if self._is_quantised(other, tensor)}
+        fitting = []
+        for size in SIZES:
+            try:
+                made = _configured(self.wanted, (("group", str(size)),))
+            except BadRequest:
+                continue
+            if not any(made.misfit(shape) for shape in shapes):
+                fitting.append(f"group={size}")
+        layout = layout_of(self.wanted).replace("_", "-")
+        if fitting:
+            return f"groups that divide every row: --to {layout}:{', '.join(fitting)}"
+        return f"leave it as it is: --keep '{re.escape(name)}=bf16'"
+
+
+def place_of(name: str, tensor: Tensor) -> Place:
+    """What a weight is for, by its name in Hugging Face's words."""
+    if EMBEDDING.search(name):
+        return "embedding"
+    if HEAD.search(name):
+        return "head"
+    if GATE.search(name):
+        return "gate"
+    if len(tensor.shape) < 2 or NORM.search(name):
+        return "norm"
+    return "linear" if len(tensor.shape) == 2 and name.endswith(".weight") else "other"
+
+
+def adopt(encoding: Encoding, grid: Grid, shape: Shape) -> Encoding | str:
+    """The form of an encoding that holds codes of a grid as they are, or why there is none."""
+    rule = cast("Callable[[Grid, Shape], Encoding | str] | None", getattr(encoding, "adopt", None))
+    return f"{encoding.name} takes no codes" if rule is None else rule(grid, shape)
+
+
+def with_options(text: str | None, group: int | None, symmetric: bool | None, method: str | None) -> str | None:  # noqa: FBT001
+    """`--to TEXT` with what --group-size, --symmetric and --method say. Raises BadRequest where the two contradict."""
+    asked = {"group": None if group is None else str(group), "method": method}
+    asked["symmetric"] = None if symmetric is None else ("yes" if symmetric else "no")
+    asked = {key: value for key, value in asked.items() if value is not None}
+    if not asked or text is None:
+        return text
+    name, _, words = text.partition(":") if not text.startswith("pure:") else (text, "", "")
+    known = dict(pair.partition("=")[::2] for pair in words.split(",") if pair)
+    for key, value in asked.items():
+        if key in known and known[key] != value:
+            option = {"group": "--group-size", "symmetric": "--symmetric/--asymmetric", "method": "--method"}[key]
+            raise BadRequest(f"--to {text} says {key}={known[key]}, {option} says {value}", "say it once")
+    if not layout_of(find(name)) and "group" not in getattr(find(name), "parameters", ()):
+        if set(asked) == {"method"} and method == "rtn":
+            return text  # what ggml types do is rounding with ggml's own search
+        raise BadRequest(f"{name} has its own groups and its own search", "leave out --group-size and --method")
+    return name + ":" + ",".join(f"{key}={value}" for key, value in (known | asked).items())
+
+
+def _configured(encoding: Encoding, words: Sequence[tuple[str, str]]) -> Encoding:
+    """An encoding with parameters as words; raises BadRequest for those that it does not have."""
+    rule = cast("Callable[[dict[str, str]], Encoding] | None", getattr(encoding, "configured", None))
+    if rule is None:
+        raise BadRequest(f"{encoding.name} has no parameters")
+    return rule(dict(words))

@@ -1,0 +1,439 @@
+"""Between quantised layouts: what moves exactly, what is left alone, what is refused, and that it is proved."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from samples import ROOT, Run
+
+from modelkit import repacking
+from modelkit.encodings.mlx import Mlx
+from modelkit.errors import BadRequest, BadValue, BrokenFile, ModelkitError, Refused, Unsupported
+from modelkit.operations.checksum_model import model_digest
+from modelkit.operations.convert import Request, carry_out, check, convert, prepare
+from modelkit.operations.opening import open_model
+from modelkit.operations.reading import open as open_reading
+from modelkit.operations.receipt import receipt
+from modelkit.operations.verify import Request as Verify
+from modelkit.operations.verify import verify
+from modelkit.recipes import with_options
+
+sys.path.insert(0, str(ROOT / "fixtures" / "ggml"))
+import imatrix
+
+TOUR = (
+    ("compressed", "compressed-tensors"), ("gptq", "gptq"), ("awq", "awq"), ("mlx", "mlx"), ("q4_0.gguf", "pure:q4_0"),
+    ("again", "compressed-tensors"),
+)  # fmt: skip
+
+
+def go(source: object, target: object, to: str | None = None, **options: object) -> dict[str, int]:
+    """Convert; how many tensors had which verdict."""
+    result = convert(Request(str(source), _spelled(target), to, **options))  # type: ignore[arg-type]
+    found = [one.verdict for one in result.verdicts]
+    return {verdict: found.count(verdict) for verdict in sorted(set(found))}
+
+
+def _spelled(target: object) -> str:
+    return str(target) if str(target).endswith((".gguf", ".bin", ".safetensors")) else f"{target}/"
+
+
+def encodings(path: object) -> dict[str, str]:
+    return {tensor.name: tensor.encoding.name for tensor in open_model(str(path)).model.tensors}
+
+
+def config(path: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((path / "config.json").read_text())
+    return found
+
+
+def identical(one: object, other: object) -> bool:
+    return verify(Verify(str(one), str(other))).identical
+
+
+@pytest.fixture(scope="module")
+def tour(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The stops of a tour through all ecosystems, each made from the one before."""
+    folder = tmp_path_factory.mktemp("tour")
+    at, stops = stories, {}
+    for number, (name, to) in enumerate(TOUR):
+        found = go(at, folder / name, to)
+        assert found == ({"EXACT": 8, "QUANTISED": 21} if number == 0 else {"EXACT": 29}), name
+        at = stops[name] = folder / name
+    return stops
+
+
+@pytest.fixture(scope="module")
+def uneven(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model with a zero for each group."""
+    folder = tmp_path_factory.mktemp("uneven") / "gptq"
+    go(stories, folder, "gptq:symmetric=no")
+    return folder
+
+
+def test_every_stop_of_the_tour_means_the_same(tour: dict[str, Path]) -> None:
+    assert len({model_digest(stop).digest for stop in tour.values()}) == 1
+
+
+def test_any_two_stops_of_the_tour_compute_the_same_bits(tour: dict[str, Path]) -> None:
+    for one, other in itertools.pairwise(tour.values()):
+        assert identical(one, other)
+    assert identical(tour["compressed"], tour["again"])
+
+
+@pytest.mark.parametrize("one", ["compressed", "gptq", "awq", "mlx"])
+@pytest.mark.parametrize("other", ["compressed-tensors", "gptq", "awq", "mlx"])
+def test_symmetric_weights_go_from_each_layout_to_each(
+    one: str, other: str, tour: dict[str, Path], tmp_path: Path
+) -> None:
+    assert go(tour[one], tmp_path / "there", other) == {"EXACT": 29}
+    assert encodings(tmp_path / "there")["model.layers.0.mlp.up_proj.weight"].startswith(
+        other.replace("-", "_") + ":bits=4,group=128"
+    )
+    assert model_digest(tmp_path / "there").digest == model_digest(tour[one]).digest
+
+
+def test_a_folder_of_another_layout_has_nothing_of_the_old_one(tour: dict[str, Path]) -> None:
+    gptq, awq, mlx = (config(tour[name]) for name in ("gptq", "awq", "mlx"))
+    assert gptq["quantization_config"]["quant_method"] == "gptq"  # type: ignore[index]
+    assert gptq["quantization_config"]["sym"] is True  # type: ignore[index]
+    assert awq["quantization_config"]["version"] == "gemm"  # type: ignore[index]
+    assert mlx["quantization"] == {"group_size": 128, "bits": 4}
+    assert "quantization" not in config(tour["again"])
+    assert config(tour["again"])["quantization_config"]["quant_method"] == "compressed-tensors"  # type: ignore[index]
+    names = load_file(tour["awq"] / "model.safetensors")
+    assert not [name for name in names if "packed" in name or "g_idx" in name]
+    assert open_model(tour["mlx"]).model.metadata["metadata"]["format"] == "mlx"
+    assert open_model(tour["gptq"]).model.metadata["metadata"]["format"] == "pt"
+
+
+def test_floats_of_the_whole_model_claim_no_quantisation(tour: dict[str, Path], tmp_path: Path) -> None:
+    assert go(tour["mlx"], tmp_path / "f32", "f32") == {"EXACT": 29}
+    assert not {"quantization", "quantization_config"} & set(config(tmp_path / "f32"))
+    assert config(tmp_path / "f32")["torch_dtype"] == "float32"
+    assert identical(tour["mlx"], tmp_path / "f32")
+    assert go(tour["gptq"], tmp_path / "bf16", "bf16") == {"EXACT": 8, "ROUNDED": 21}
+
+
+def test_without_a_word_everything_is_carried_as_it_is(tour: dict[str, Path], tmp_path: Path) -> None:
+    (tour["gptq"] / "quantize_config.json").write_text('{"bits": 4}')
+    assert go(tour["gptq"], tmp_path / "copy") == {"EXACT": 29}
+    assert config(tmp_path / "copy") == config(tour["gptq"])
+    assert (tmp_path / "copy" / "quantize_config.json").exists()
+    one, other = (load_file(path / "model.safetensors") for path in (tour["gptq"], tmp_path / "copy"))
+    assert all(np.array_equal(one[name].view(np.uint8), other[name].view(np.uint8)) for name in one | other)
+    go(tour["gptq"], tmp_path / "awq", "awq")
+    assert not (tmp_path / "awq" / "quantize_config.json").exists()
+    (tour["gptq"] / "quantize_config.json").unlink()
+
+
+def test_a_single_file_carries_layout_and_config(tour: dict[str, Path], tmp_path: Path) -> None:
+    assert go(tour["awq"], tmp_path / "a.safetensors", "gptq") == {"EXACT": 29}
+    assert go(tmp_path / "a.safetensors", tmp_path / "b", "mlx") == {"EXACT": 29}
+    assert identical(tour["awq"], tmp_path / "b")
+
+
+def test_zeros_of_their_own_go_exactly_where_they_are_whole(uneven: Path, tmp_path: Path) -> None:
+    assert go(uneven, tmp_path / "ct", "compressed-tensors") == {"EXACT": 29}
+    assert go(tmp_path / "ct", tmp_path / "awq", "awq") == {"EXACT": 29}
+    assert identical(uneven, tmp_path / "awq")
+    assert go(uneven, tmp_path / "mlx32", "mlx:scale=f32") == {"EXACT": 29}
+    assert identical(uneven, tmp_path / "mlx32")
+
+
+def test_biases_of_mlx_are_rounded_zeros_and_the_figure_is_measured(uneven: Path, tmp_path: Path) -> None:
+    result = convert(Request(str(uneven), f"{tmp_path}/mlx/", "mlx"))
+    rounded = [one for one in result.verdicts if one.verdict == "ROUNDED"]
+    assert len(rounded) == 21
+    assert 1e-4 < max(one.relative_error for one in rounded) < 1e-3
+    one, other = open_reading(uneven), open_reading(tmp_path / "mlx")
+    for verdict in rounded[:3]:
+        apart = np.abs(one[verdict.tensor].numpy().astype(np.float64) - other[verdict.tensor].numpy())
+        assert apart.max() == pytest.approx(verdict.largest_error, rel=1e-12)
+    back = convert(Request(f"{tmp_path}/mlx", f"{tmp_path}/back/", "gptq"))
+    assert {one.verdict for one in back.verdicts} == {"EXACT", "ROUNDED"}  # a sample showed that zeros were whole
+    assert model_digest(tmp_path / "back").digest == model_digest(uneven).digest
+
+
+def test_biases_that_are_no_zeros_are_refused_before_anything_is_written(stories: Path, tmp_path: Path) -> None:
+    go(stories, tmp_path / "mlx", "mlx:group=32")
+    prepared = prepare(Request(f"{tmp_path}/mlx", f"{tmp_path}/gptq/", "gptq"))
+    assert prepared.plan.counts()["REQUANTISED"] == 21
+    assert any(name.endswith(".biases") for name in prepared.plan.probes)
+    with pytest.raises(Refused, match="REQUANTISED"):
+        check(prepared)
+    assert go(tmp_path / "mlx", tmp_path / "gptq", "gptq", allow_requantize=True)["REQUANTISED"] == 21
+    assert verify(Verify(f"{tmp_path}/mlx", f"{tmp_path}/gptq")).kl_mean < 0.2
+    assert go(tmp_path / "mlx", tmp_path / "q4_1.gguf", "pure:q4_1", allow_requantize=True)["EXACT"] >= 28
+
+
+def test_what_a_sample_did_not_show_is_refused_and_leaves_nothing(uneven: Path, tmp_path: Path) -> None:
+    """Only the last row of one weight has a bias between two codes."""
+    go(uneven, tmp_path / "mlx", "mlx")
+    file = tmp_path / "mlx" / "model.safetensors"
+    arrays = load_file(file)
+    name = "model.layers.1.mlp.down_proj"
+    arrays[f"{name}.biases"][-1] += arrays[f"{name}.scales"][-1] * np.float16(0.4)
+    save_file(arrays, file, {"format": "mlx"})
+    request = Request(f"{tmp_path}/mlx", f"{tmp_path}/gptq/", "gptq")
+    prepared = prepare(request)
+    assert "REQUANTISED" not in prepared.plan.counts() or prepared.plan.counts()["REQUANTISED"] <= 1
+    with pytest.raises(Refused, match="down_proj"):
+        convert(request)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlx"]
+    found = convert(replace(request, allow_requantize=True))
+    moved = {one.tensor for one in found.verdicts if one.verdict == "REQUANTISED"}
+    assert moved == {f"{name}.weight"}
+
+
+def test_act_order_goes_nowhere_else(stories: Path, tmp_path: Path) -> None:
+    go(stories, tmp_path / "gptq", "gptq")
+    file = tmp_path / "gptq" / "model.safetensors"
+    arrays = load_file(file)
+    order = np.random.default_rng(0).permutation(arrays["model.layers.0.mlp.up_proj.g_idx"])
+    arrays["model.layers.0.mlp.up_proj.g_idx"] = order
+    save_file(arrays, file, {"format": "pt"})
+    with pytest.raises(Refused, match=r"mlp\.up_proj.*order"):
+        go(tmp_path / "gptq", tmp_path / "ct", "compressed-tensors")
+    assert go(tmp_path / "gptq", tmp_path / "f32", "f32") == {"EXACT": 29}
+    assert go(tmp_path / "gptq", tmp_path / "copy") == {"EXACT": 29}
+    assert identical(tmp_path / "gptq", tmp_path / "f32")
+
+
+def test_scales_that_half_precision_cannot_hold_are_named(stories: Path, tmp_path: Path) -> None:
+    go(stories, tmp_path / "ct", "compressed-tensors:scale=bf16")
+    file = tmp_path / "ct" / "model.safetensors"
+    arrays = load_file(file)
+    arrays["model.layers.2.self_attn.q_proj.weight_scale"][5, 1] = ml_dtypes.bfloat16(1e6)
+    save_file(arrays, file, {"format": "pt"})
+    with pytest.raises(BadValue, match=r"q_proj.weight' at \[5, 128\]: .*too large for F16"):
+        go(tmp_path / "ct", tmp_path / "gptq", "gptq")
+    assert not (tmp_path / "gptq").exists()
+
+
+def test_embeddings_are_quantised_where_the_engine_wants_it_and_gently(stories: Path, tmp_path: Path) -> None:
+    go(stories, tmp_path / "mlx", "mlx")
+    found = encodings(tmp_path / "mlx")
+    assert found["model.embed_tokens.weight"] == "mlx:bits=8,group=64"
+    assert found["model.layers.0.self_attn.q_proj.weight"] == "mlx:bits=4,group=64"
+    assert found["model.norm.weight"] == "bf16"
+    assert config(tmp_path / "mlx")["quantization"]["model.embed_tokens"] == {"group_size": 64, "bits": 8}  # type: ignore[index]
+    assert go(tmp_path / "mlx", tmp_path / "gptq", "gptq", allow_requantize=True)["EXACT"] == 7
+    assert encodings(tmp_path / "gptq")["model.embed_tokens.weight"] == "f16"
+
+
+def test_a_second_copy_of_a_tied_head_is_left_out(stories: Path, tmp_path: Path) -> None:
+    source = tmp_path / "tied"
+    source.mkdir()
+    for path in stories.iterdir():
+        (source / path.name).write_bytes(path.read_bytes())
+    arrays = load_file(source / "model.safetensors")
+    arrays["lm_head.weight"] = arrays["model.embed_tokens.weight"]
+    save_file(arrays, source / "model.safetensors", {"format": "pt"})
+    result = convert(Request(str(source), f"{tmp_path}/mlx/", "mlx"))
+    assert "lm_head.weight" not in encodings(tmp_path / "mlx")
+    assert any("lm_head" in note for note in result.prepared.notes)
+    assert "lm_head.weight" in encodings(source)
+
+
+def test_what_floats_in_a_quantised_source_stays_unless_it_is_asked_for(tour: dict[str, Path], tmp_path: Path) -> None:
+    assert go(tour["gptq"], tmp_path / "mlx", "mlx", rest=True) == {"EXACT": 28, "QUANTISED": 1}
+    assert encodings(tmp_path / "mlx")["model.embed_tokens.weight"].startswith("mlx:bits=8")
+    assert go(tour["gptq"], tmp_path / "q.gguf", "pure:q8_0", rest=True) == {"EXACT": 28, "QUANTISED": 1}
+
+
+def test_words_after_the_colon_hold_where_codes_go_over(tour: dict[str, Path], uneven: Path, tmp_path: Path) -> None:
+    assert go(tour["gptq"], tmp_path / "g32", "gptq:group=32") == {"EXACT": 29}
+    assert go(uneven, tmp_path / "ct32", "compressed-tensors:group=32") == {"EXACT": 29}
+    assert encodings(tmp_path / "ct32")["model.layers.0.mlp.up_proj.weight"].endswith("group=32,symmetric=no")
+    assert go(tour["compressed"], tmp_path / "w8", "compressed-tensors:bits=8") == {"EXACT": 29}
+    with pytest.raises(Refused, match="REQUANTISED"):
+        go(tour["gptq"], tmp_path / "w2", "gptq:bits=2")
+
+
+def test_keep_and_recipes_name_encodings_of_the_same_layout(stories: Path, tmp_path: Path) -> None:
+    go(stories, tmp_path / "kept", "gptq", keep=("down_proj=gptq:bits=8,group=64", "k_proj=bf16"))
+    found = encodings(tmp_path / "kept")
+    assert found["model.layers.1.mlp.down_proj.weight"] == "gptq:bits=8,group=64"
+    assert found["model.layers.1.self_attn.k_proj.weight"] == "bf16"
+    assert found["model.layers.1.self_attn.q_proj.weight"] == "gptq:bits=4,group=128"
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('base = "mlx:bits=4,group=64"\n[[rules]]\nmatch = "v_proj"\nto = "mlx:bits=8,group=64"\n')
+    go(stories, tmp_path / "mine", None, recipe=str(recipe))
+    found = encodings(tmp_path / "mine")
+    assert found["model.layers.0.self_attn.v_proj.weight"] == "mlx:bits=8,group=64"
+    assert found["model.layers.0.self_attn.q_proj.weight"] == "mlx:bits=4,group=64"
+    assert found["model.embed_tokens.weight"] == "mlx:bits=8,group=64"
+    with pytest.raises(Refused, match="at once"):
+        go(stories, tmp_path / "both", "gptq", keep=("down_proj=awq",))
+
+
+def test_rows_that_do_not_divide_are_refused_with_the_groups_that_do(tmp_path: Path) -> None:
+    weights = {f"model.layers.0.mlp.{name}.weight": np.ones(shape, np.float32) for name, shape in
+               (("up_proj", (1536, 576)), ("down_proj", (576, 1536)))}  # fmt: skip
+    save_file(weights, tmp_path / "a.safetensors")
+    with pytest.raises(Unsupported, match="576") as error:
+        go(tmp_path / "a.safetensors", tmp_path / "b", "gptq")
+    assert "group=64" in error.value.fix
+    assert "group=128" not in error.value.fix
+    assert go(tmp_path / "a.safetensors", tmp_path / "b", "gptq:group=64") == {"EXACT": 2}  # all ones: exactly
+
+
+def test_options_and_words_say_the_same_or_contradict() -> None:
+    assert with_options("gptq", 64, None, None) == "gptq:group=64"
+    assert with_options("gptq:bits=8", 64, False, "rtn") == "gptq:bits=8,group=64,method=rtn,symmetric=no"
+    assert with_options("gptq:group=64", 64, None, None) == "gptq:group=64"
+    assert with_options("q4_0", None, None, "rtn") == "q4_0"
+    assert with_options("llama2c", 32, None, None) == "llama2c:group=32"
+    for text, group in (("gptq:group=64", 32), ("q4_k_m", 32), ("bf16", 64)):
+        with pytest.raises(BadRequest):
+            with_options(text, group, None, None)
+
+
+def test_the_search_quantises_better_than_the_rule(stories: Path, tmp_path: Path) -> None:
+    kl = {}
+    for method in ("rtn", "mse"):
+        go(stories, tmp_path / method, f"gptq:method={method}")
+        kl[method] = verify(Verify(str(stories), f"{tmp_path}/{method}")).kl_mean
+    assert kl["mse"] < kl["rtn"]
+
+
+def test_the_receipt_has_the_figures_of_what_was_read_back(uneven: Path, tmp_path: Path) -> None:
+    found = receipt(convert(Request(str(uneven), f"{tmp_path}/mlx/", "mlx")))
+    assert found["verdicts"] == {"EXACT": 8, "ROUNDED": 21}
+    assert all(one["largest_error"] > 0 for one in found["tensors"] if one["verdict"] == "ROUNDED")
+
+
+def test_a_weight_that_reads_back_otherwise_is_not_left_standing(
+    tour: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proof does not trust what made the file."""
+    honest = repacking.refit
+
+    def wrong(codes, grid, shape):  # type: ignore[no-untyped-def]
+        found = honest(codes, grid, shape)
+        found.codes[0, 0] ^= 1
+        return found
+
+    monkeypatch.setattr(repacking, "refit", wrong)
+    with pytest.raises(BrokenFile, match="reads back"):
+        go(tour["gptq"], tmp_path / "ct", "compressed-tensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_repack_goes_on_to_the_same_bytes(tour: dict[str, Path], tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    request = Request(str(tour["compressed"]), f"{tmp_path}/gptq/", "gptq", workers=1)
+    prepared = prepare(request)
+    check(prepared)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(prepared, stop)
+    assert not (tmp_path / "gptq").exists()
+    result = convert(replace(request, resume=True))
+    assert result.resumed
+    whole = (tour["gptq"] / "model.safetensors").read_bytes()
+    assert (tmp_path / "gptq" / "model.safetensors").read_bytes() == whole
+
+
+def test_a_plan_states_what_transposed_layouts_hold(tour: dict[str, Path], tmp_path: Path) -> None:
+    plan = prepare(Request(str(tour["gptq"]), f"{tmp_path}/awq/", "awq")).plan
+    job = max(plan.jobs, key=lambda job: job.memory)
+    packed = sum(span.size for span in (*job.reads, *job.writes))
+    assert packed <= job.memory <= packed + 256 * 2**20
+
+
+def test_a_layout_without_a_companion_is_refused_and_inspected(tour: dict[str, Path], tmp_path: Path, run: Run) -> None:
+    arrays = load_file(tour["gptq"] / "model.safetensors")
+    del arrays["model.layers.0.mlp.up_proj.scales"]
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    save_file(arrays, folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_bytes((tour["gptq"] / "config.json").read_bytes())
+    with pytest.raises(BrokenFile, match="up_proj"):
+        go(folder, tmp_path / "x", "awq")
+    done = run("inspect", folder)
+    assert done.returncode == 1 or "missing-companion" in done.stdout
+    done = run("validate", folder)
+    assert done.returncode == 1
+    assert done.stdout.count("missing-companion") == 1
+
+
+def test_reading_rows_of_a_transposed_weight(tour: dict[str, Path]) -> None:
+    one, other = open_reading(tour["gptq"]), open_reading(tour["mlx"])
+    for name in ("model.layers.0.mlp.down_proj.weight", "model.layers.2.self_attn.k_proj.weight"):
+        whole = one[name].numpy()
+        assert np.array_equal(whole, other[name].numpy())
+        assert np.array_equal(one[name].rows(3, 7), whole[3:10])
+        assert len(one[name].stored()) == 4
+
+
+@pytest.mark.parametrize("words", ["convert", "quantize"])
+def test_the_command_line_takes_layouts(words: str, stories: Path, tmp_path: Path, run: Run) -> None:
+    options = ["--group-size", 64, "--asymmetric", "--method", "rtn"] if words == "quantize" else []
+    done = run(words, stories, f"{tmp_path}/out/", "--to", "gptq", *options, "--json")
+    assert done.returncode == 0, done.stderr
+    found = encodings(tmp_path / "out")["model.layers.0.mlp.up_proj.weight"]
+    assert found == ("gptq:bits=4,group=64,symmetric=no" if options else "gptq:bits=4,group=128")
+    done = run(words, tmp_path / "out", f"{tmp_path}/a.gguf", "--to", "q4_k_m")
+    assert done.returncode == 1
+    assert "--allow-requantize" in done.stderr
+
+
+def test_every_error_here_can_be_acted_on(stories: Path, tmp_path: Path) -> None:
+    go(stories, tmp_path / "gptq", "gptq")
+    for to, target in (("gptq:bits=5", "a"), ("gptq:group=7", "a"), ("mlx:bits=7", "a"), ("gptq", "a.gguf")):
+        with pytest.raises(ModelkitError) as error:
+            go(stories, tmp_path / target, to)
+        assert error.value.fix or error.value.message
+    with pytest.raises(Unsupported, match="does not hold gptq"):
+        go(tmp_path / "gptq", tmp_path / "a.gguf")
+
+
+def test_importance_lowers_the_error_of_the_columns_that_matter(stories: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sums = {f"blk.{layer}.ffn_up.weight": np.square(rng.standard_normal(256)).astype(np.float32) for layer in range(3)}
+    imatrix.write_legacy(tmp_path / "i.dat", sums, 1)
+    go(stories, tmp_path / "plain", "gptq")
+    result = convert(Request(str(stories), f"{tmp_path}/weighed/", "gptq", importance=str(tmp_path / "i.dat")))
+    assert any("18 quantised tensors have no importance" in note for note in result.prepared.notes)
+    name = "model.layers.1.mlp.up_proj.weight"
+    truth, weights = open_reading(stories)[name].numpy().astype(np.float32), sums["blk.1.ffn_up.weight"]
+    apart = [np.square(open_reading(tmp_path / stop)[name].numpy() - truth) for stop in ("plain", "weighed")]
+    errors = [float((weights * one).sum()) for one in apart]
+    assert errors[1] < 0.97 * errors[0]
+    with pytest.raises(BadRequest, match="helps to write"):
+        go(stories, tmp_path / "x", "bf16", importance=str(tmp_path / "i.dat"))
+
+
+def test_groups_of_llama2c_and_q8_0_are_the_same_codes(stories: Path, tmp_path: Path) -> None:
+    go(stories, tmp_path / "a.gguf", "pure:q8_0")
+    assert go(tmp_path / "a.gguf", tmp_path / "a.bin", "llama2c:group=32") == {"EXACT": 29}
+    assert identical(tmp_path / "a.gguf", tmp_path / "a.bin")
+    assert go(tmp_path / "a.bin", tmp_path / "ct", "compressed-tensors") == {"EXACT": 29}
+    assert go(tmp_path / "a.bin", tmp_path / "b.gguf", "pure:q8_0") == {"EXACT": 29}  # scales that came from f16
+
+
+def test_rounding_that_went_wrong_on_the_way_to_the_disk_is_found(
+    uneven: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Mlx.place
+
+    def wrong(self, codes, parts, shape, rows):  # type: ignore[no-untyped-def]
+        honest(self, codes, parts, shape, rows)
+        parts[0][0] ^= 1
+
+    monkeypatch.setattr(Mlx, "place", wrong)
+    with pytest.raises(BrokenFile, match="farther off than rounding"):
+        go(uneven, tmp_path / "mlx", "mlx")
+    assert not list(tmp_path.iterdir())

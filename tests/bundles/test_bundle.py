@@ -351,9 +351,10 @@ def test_links_below_the_destination_are_not_followed(
     (tmp_path / "elsewhere").mkdir()
     real = bundle_unpack.Destination.begin
 
-    def begin(self: Any) -> None:
-        real(self)
+    def begin(self: Any) -> bool:
+        begun = real(self)
         (self.root / "sub").symlink_to(tmp_path / "elsewhere")
+        return begun
 
     monkeypatch.setattr(bundle_unpack.Destination, "begin", begin)
     with pytest.raises(Refused, match="in the way"):

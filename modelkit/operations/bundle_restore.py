@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkit.bundles import limits
-from modelkit.bundles.description import Description
+from modelkit.bundles.description import Description, TreeFile
 from modelkit.bundles.paths import WORKING
 from modelkit.errors import BrokenFile, CannotAccess, Refused
 from modelkit.execute import fsync
@@ -68,14 +68,12 @@ class Destination:
 
     def _whole(self) -> bool:
         """Whether every file is there with its SHA-256; what else lies in the folder is not looked at."""
-        places = [self.root / file.path for file in self.description.files]
-        sizes = [place.lstat().st_size if place.is_file() and not place.is_symlink() else -1 for place in places]
-        if sizes != [file.size for file in self.description.files] or not places:
+        files = self.description.files
+        places = [self.root / file.path for file in files]
+        if not files or not all(place.is_file() for place in places):
             return False
-        for file, place in zip(self.description.files, places, strict=True):
-            with place.open("rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != file.sha256:
-                    return False
+        if not all(self._is(place, file) for place, file in zip(places, files, strict=True)):
+            return False
         if self.working.is_dir() and not any(os.scandir(self.working)):
             self.working.rmdir()
         return True
@@ -132,18 +130,27 @@ class Destination:
         self._folders(wanted.path)
         with explained(final):
             if os.path.lexists(final):
-                raise Refused(f"{final}: is there already", "move it away, then run again")
+                if not self._is(final, wanted):  # else a run was killed after the rename, before its line
+                    raise Refused(f"{final}: is there already", "move it away, then run again")
+                part.unlink()
+                self.finished.add(file)
+                return
             part.chmod(0o755 if wanted.executable else 0o644)
             part.rename(final)
         self.finished.add(file)
 
     def named_already(self, file: int) -> bool:
         """Whether a run was killed between a rename and its line in the journal: the file is whole, by its digest."""
-        final = self.root / self.description.files[file].path
-        if self.part(file).exists() or not final.is_file() or final.is_symlink():
+        wanted = self.description.files[file]
+        return not self.part(file).exists() and self._is(self.root / wanted.path, wanted)
+
+    @staticmethod
+    def _is(place: Path, wanted: TreeFile) -> bool:
+        """Whether a file, no link, has the wanted bytes."""
+        if place.is_symlink() or not place.is_file() or place.stat().st_size != wanted.size:
             return False
-        with explained(final), final.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest() == self.description.files[file].sha256
+        with explained(place), place.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == wanted.sha256
 
     def _folders(self, path: str) -> None:
         """The folders above a path, none of them a link."""

@@ -272,6 +272,18 @@ def test_unpack_goes_on(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert picture(tmp_path / "out") == picture(tree)
 
 
+def test_named_before_the_journal_knew(tree: Path, tmp_path: Path) -> None:
+    """A run killed between a rename and the line that tells of it, whose pieces are unpacked again."""
+    made(tree, tmp_path / "b")
+    out = tmp_path / "out"
+    (out / ".modelkit-unpack").mkdir(parents=True)
+    bundle = open_bundle(str(tmp_path / "b")).manifest.description.id
+    (out / ".modelkit-unpack" / "journal").write_text(json.dumps({"bundle": bundle}) + "\n")
+    (out / "model.safetensors").write_bytes((tree / "model.safetensors").read_bytes())
+    unpack(str(tmp_path / "b"), str(out))
+    assert picture(out) == picture(tree)
+
+
 def test_disc_after_disc(tree: Path, tmp_path: Path) -> None:
     """Volumes come one at a time, in any order, each on a medium of its own with the manifest."""
     made(tree, tmp_path / "b", **SMALL)

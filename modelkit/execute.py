@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import os
 import time
-import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,11 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from modelkit.errors import Refused
-from modelkit.jobs import Done, Folders, carry_out
-from modelkit.moving import pieces
+from modelkit.jobs import Done, Folders, carry_out, checksum
 from modelkit.plan import Job, Plan
 from modelkit.sources import explained
-from modelkit.tensors import Span
 
 SYNC_SECONDS = 2.0  # work that a crash may cost
 JOURNAL = b'{"plan": "'  # how every journal begins
@@ -152,16 +149,8 @@ def still_there(plan: Plan, folders: Folders, done: Iterable[Done]) -> list[Done
 def _stands(job: Job, done: Done, folders: Folders) -> bool:
     if done.crc is None and not job.moves:
         return False
-    wanted = _crc(folders.reading, job.reads) if done.crc is None else done.crc
-    return _crc(folders.writing, job.writes) == wanted
-
-
-def _crc(place: Callable[[str], str], spans: Iterable[Span]) -> int:
-    crc = 0
-    for span in spans:
-        for piece in pieces(place(span.file), span):
-            crc = zlib.crc32(piece, crc)
-    return crc
+    wanted = checksum(folders.reading, job.reads) if done.crc is None else done.crc
+    return checksum(folders.writing, job.writes) == wanted
 
 
 def fsync(path: Path) -> None:

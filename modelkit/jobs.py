@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from math import prod
@@ -75,7 +75,8 @@ def carry_out(number: int, job: Job, folders: Folders) -> Done:
         return Done(number, None)
     if job.in_slabs:
         return _in_slabs(number, job, folders)
-    crc, largest, squared, total, count = 0, 0.0, 0.0, 0.0, prod(job.shape)
+    largest, squared, total, count = 0.0, 0.0, 0.0, prod(job.shape)
+    sums = [0] * len(job.writes)
     with ExitStack() as opened:
         sources = [opened.enter_context(closing(_source(folders, span))) for span in job.reads]
         targets = [_target(folders, span, opened) for span in job.writes]
@@ -85,11 +86,11 @@ def carry_out(number: int, job: Job, folders: Folders) -> Done:
             stored = [_read(source, span, n) for n, (source, span) in enumerate(zip(sources, reads, strict=True))]
             written, errors = _piece(job, first, size, stored, writes)
             largest, squared, total = max(largest, errors[0]), squared + errors[1], total + errors[2]
-            for file, span, data in zip(targets, writes, written, strict=True):
-                crc = zlib.crc32(data.data, crc)
+            for part, (file, span, data) in enumerate(zip(targets, writes, written, strict=True)):
+                sums[part] = zlib.crc32(data.data, sums[part])
                 with explained(folders.writing(span.file)):
                     write_at(file, span.start, data.data)
-    return Done(number, crc, largest, squared, total)
+    return Done(number, _joined(sums), largest, squared, total)
 
 
 def _in_slabs(number: int, job: Job, folders: Folders) -> Done:
@@ -105,11 +106,24 @@ def _in_slabs(number: int, job: Job, folders: Folders) -> Done:
             with explained(folders.writing(span.file)):
                 write_at(file, span.start, data.data)
 
-    beyond, crc = repack(job, Door(read, write, _weights)), 0
-    for span in job.writes:
-        for piece in pieces(folders.writing(span.file), span):
+    beyond = repack(job, Door(read, write, _weights))
+    return Done(number, checksum(folders.writing, job.writes), beyond=beyond)
+
+
+def checksum(place: Callable[[str], str], spans: Iterable[Span]) -> int:
+    """Of bytes that stand in files; `place` says where a file lies."""
+    sums = []
+    for span in spans:
+        crc = 0
+        for piece in pieces(place(span.file), span):
             crc = zlib.crc32(piece, crc)
-    return Done(number, crc, beyond=beyond)
+        sums.append(crc)
+    return _joined(sums)
+
+
+def _joined(sums: Sequence[int]) -> int:
+    """One checksum from those of each part, which grow piece by piece side by side."""
+    return zlib.crc32(b"".join(crc.to_bytes(4, "little") for crc in sums))
 
 
 def _piece(

@@ -15,8 +15,8 @@ from modelkit.encodings._refitting import moves_beyond, refit
 from modelkit.errors import BadValue
 from modelkit.lazy import np
 from modelkit.plan import Job, fitted, repacking
-from modelkit.runs import Placing, Read, Runs, grouped, matrix
-from modelkit.tensors import Importance, Span
+from modelkit.runs import Placing, Read, Runs, grouped
+from modelkit.tensors import Importance, Span, matrix
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array, Codes

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import lcm, prod
+from math import lcm
 from typing import TYPE_CHECKING, cast
 
 from modelkit.lazy import np
-from modelkit.tensors import Encoding, Grid, Grouped, Shape, Sliced, Span
+from modelkit.tensors import Encoding, Grid, Grouped, Shape, Sliced, Span, matrix
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array, Codes
@@ -23,12 +23,6 @@ Read = Callable[[Span], "Array"]
 
 NAME = "x.weight"
 """Stands for a weight's name where only dtypes, sizes and kinds of its parts are asked for."""
-
-
-def matrix(shape: Shape) -> tuple[int, int]:
-    """(rows, columns): a stack of matrices is one tall matrix, a vector is one row."""
-    columns = shape[-1] if shape else 1
-    return (prod(shape) // columns if columns else 0), columns
 
 
 def sliced(encoding: Encoding) -> Sliced | None:

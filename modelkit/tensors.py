@@ -29,6 +29,12 @@ BITS: Mapping[str, int] = {
 """Bits of one element of every stored dtype, by its safetensors name."""
 
 
+def matrix(shape: Shape) -> tuple[int, int]:
+    """(rows, columns): a stack of matrices is one tall matrix, a vector is one row."""
+    columns = shape[-1] if shape else 1
+    return (prod(shape) // columns if columns else 0), columns
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """A run of bytes in one file: `size` bytes from `start`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from safetensors.numpy import save_file
 
 from modelkit import kernels, plan
 from modelkit.errors import BadValue
-from modelkit.operations.convert import Request, Result, convert
+from modelkit.execute import still_there
+from modelkit.jobs import carry_out
+from modelkit.operations.convert import Request, Result, convert, prepare
 
 
 def made(source: Path, destination: Path, to: str | None) -> tuple[dict[str, bytes], list[object]]:
@@ -57,6 +60,23 @@ def test_a_refused_value_is_named_by_its_place_in_the_tensor(tmp_path: Path, mon
 def test_a_job_needs_the_memory_of_a_piece(tmp_path: Path) -> None:
     """Whatever the tensor's size: many jobs run at once within the default budget."""
     save_file({"a.weight": np.zeros((4096, 1024), np.float16)}, tmp_path / "a.safetensors")
-    from modelkit.operations.convert import prepare
-
     assert prepare(Request(str(tmp_path / "a.safetensors"), str(tmp_path / "a.gguf"), "q8_0")).plan.memory < 4 << 20
+
+
+def test_a_job_of_several_parts_and_pieces_is_found_done(
+    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """llama2.c keeps codes and scales apart; a resumed run does not do again what stands on the disk."""
+    monkeypatch.setattr(plan, "PIECE", 8192)
+    prepared = prepare(Request(str(stories), str(tmp_path / "a.bin"), "llama2c:group=32"))
+    prepared.destination.prepare(prepared.plan, fresh=True)
+    folders = prepared.destination.folders(prepared.opened.disk)
+    done = [carry_out(number, job, folders) for number, job in enumerate(prepared.plan.jobs)]
+    assert any(len(job.writes) > 1 and math.prod(job.shape) > job.piece for job in prepared.plan.jobs)
+    assert still_there(prepared.plan, folders, done) == done
+    part = prepared.destination.partials(prepared.plan)[0]
+    span = next(job.writes[1] for job in prepared.plan.jobs if len(job.writes) > 1)
+    with part.open("r+b") as file:
+        file.seek(span.start)
+        file.write(bytes(byte ^ 1 for byte in part.read_bytes()[span.start : span.start + 1]))
+    assert len(still_there(prepared.plan, folders, done)) == len(done) - 1

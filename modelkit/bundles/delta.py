@@ -12,7 +12,6 @@ subtracted as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from modelkit.lazy import np
@@ -21,14 +20,6 @@ if TYPE_CHECKING:
     from modelkit.tensors import Array
 
     Bytes = bytes | bytearray | memoryview | Array
-
-BITS: Mapping[str, int] = {"BF16": 16, "F16": 16, "F32": 32, "C64": 32}
-"""The words of a stored dtype, by its safetensors name; all others are taken as bytes (`bits_of`)."""
-
-
-def bits_of(dtype: str) -> int:
-    """The width of the words in which a dtype is subtracted."""
-    return BITS.get(dtype, 8)
 
 
 def difference(new: Bytes, base: Bytes, bits: int) -> Array:

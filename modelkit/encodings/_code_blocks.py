@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelkit.encodings import _grouped
-from modelkit.encodings._grouped import matrix
 from modelkit.encodings._kinds import Block
 from modelkit.encodings._slabs import f16_field
 from modelkit.lazy import np
-from modelkit.tensors import Codes, Grid
+from modelkit.tensors import Codes, Grid, matrix
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array, Shape

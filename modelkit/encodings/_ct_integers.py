@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from modelkit.encodings import _bits, _codes, _ct_floats, _grouped, _padded_bits, _zeros_down
 from modelkit.encodings._fitting import fit
-from modelkit.encodings._grouped import exact_zeros, exactly, floats, groups_of, matrix, stem
+from modelkit.encodings._grouped import exact_zeros, exactly, floats, groups_of, stem
 from modelkit.encodings._parameters import BITS, GROUP, METHOD, SCALES, SYMMETRIC, Parameter, configured, named
 from modelkit.encodings._signed_bytes import from_signed, one_of_all
 from modelkit.encodings._small_floats import SmallFloats
 from modelkit.errors import BadRequest, BrokenFile, Unsupported
 from modelkit.lazy import np
 from modelkit.tensors import BITS as BITS_OF
-from modelkit.tensors import Codes, Grid, Offset, Part
+from modelkit.tensors import Codes, Grid, Offset, Part, matrix
 
 if TYPE_CHECKING:
     from modelkit.encodings._fitting import Method

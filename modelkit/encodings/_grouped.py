@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import prod
 from typing import TYPE_CHECKING
 
 from modelkit.encodings._f8 import narrow, widen
@@ -11,6 +10,7 @@ from modelkit.encodings._fitting import fit
 from modelkit.encodings._slabs import SLAB, out_of_range
 from modelkit.errors import BadValue
 from modelkit.lazy import ml_dtypes, np
+from modelkit.tensors import matrix
 
 if TYPE_CHECKING:
     from modelkit.encodings._fitting import Method
@@ -25,11 +25,6 @@ SMALL = {"F8_E8M0": "float8_e8m0fnu", "F8_E4M3": "float8_e4m3fn"}
 def stem(name: str) -> str:
     """The module of a weight: `model.layers.0.mlp.up_proj` of `model.layers.0.mlp.up_proj.weight`."""
     return name.removesuffix(".weight")
-
-
-def matrix(shape: Shape) -> tuple[int, int]:
-    """Rows and columns; leading axes (experts) are more rows."""
-    return prod(shape[:-1]), shape[-1]
 
 
 def groups_of(columns: int, group: int) -> int:

@@ -12,11 +12,11 @@ from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 from modelkit.encodings import _bits, _codes, _float_rounding, _grouped
-from modelkit.encodings._grouped import exactly, floats, groups_of, matrix, stem
+from modelkit.encodings._grouped import exactly, floats, groups_of, stem
 from modelkit.encodings._signed_bytes import one_of_all
 from modelkit.errors import BadValue, BrokenFile, Unsupported
 from modelkit.lazy import np
-from modelkit.tensors import BITS, Codes, Grid, Number, Overall, Part
+from modelkit.tensors import BITS, Codes, Grid, Number, Overall, Part, matrix
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array, Encoding, Kind, Shape

@@ -22,11 +22,11 @@ from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from modelkit.encodings import _grouped
-from modelkit.encodings._grouped import matrix, stem
+from modelkit.encodings._grouped import stem
 from modelkit.encodings._parameters import Parameter, configured, named
 from modelkit.errors import Unsupported
 from modelkit.lazy import np
-from modelkit.tensors import BITS, Part
+from modelkit.tensors import BITS, Part, matrix
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array, Encoding, Kind, Shape

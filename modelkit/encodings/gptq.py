@@ -19,11 +19,11 @@ from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from modelkit.encodings import _bits, _codes, _grouped
-from modelkit.encodings._grouped import groups_of, matrix, stem
+from modelkit.encodings._grouped import groups_of, stem
 from modelkit.encodings._parameters import BITS, GROUP, METHOD, SCALES, SYMMETRIC, Parameter, configured, named
 from modelkit.errors import BrokenFile, Unsupported
 from modelkit.lazy import np
-from modelkit.tensors import Codes, Grid, Part
+from modelkit.tensors import Codes, Grid, Part, matrix
 
 if TYPE_CHECKING:
     from modelkit.encodings._fitting import Method

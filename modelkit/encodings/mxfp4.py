@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelkit.encodings._classic_blocks import low_halves
-from modelkit.encodings._grouped import exactly, floats, matrix
+from modelkit.encodings._grouped import exactly, floats
 from modelkit.encodings._kinds import Block
 from modelkit.errors import BrokenFile
 from modelkit.lazy import np
-from modelkit.tensors import Codes, Grid
+from modelkit.tensors import Codes, Grid, matrix
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array, Shape

@@ -53,10 +53,6 @@ def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]
                 yield tensor
 
 
-def _scaled(name: str, arrays: Arrays) -> bool:
-    return f"{name}_scale" in arrays or f"{name}_scale_inv" in arrays
-
-
 def _weight(name: str, said: Scheme, companions: Companions) -> Tensor | None:
     codes = companions.find(name, name, ("F8_E4M3",), (2,))
     plain = f"{name}_scale" in companions.arrays and f"{name}_scale_inv" not in companions.arrays

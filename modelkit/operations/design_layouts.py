@@ -16,8 +16,8 @@ from modelkit.lazy import np
 from modelkit.operations.opening import Opened
 from modelkit.plan import Assignment, repacking
 from modelkit.recipes import adopt
-from modelkit.runs import Runs, grouped, layout_of, lies_across, matrix
-from modelkit.tensors import Codes, Encoding, Span, Tensor
+from modelkit.runs import Runs, grouped, layout_of, lies_across
+from modelkit.tensors import Codes, Encoding, Span, Tensor, matrix
 
 if TYPE_CHECKING:
     from modelkit.tensors import Array

@@ -18,8 +18,8 @@ from modelkit.operations.checksum_work import Meter, side_by_side, source_of
 from modelkit.operations.opening import read_model
 from modelkit.plan import SLAB, Assignment, repacking
 from modelkit.repacking import stepped
-from modelkit.runs import Runs, layout_of, matrix
-from modelkit.tensors import Span, Tensor
+from modelkit.runs import Runs, layout_of
+from modelkit.tensors import Span, Tensor, matrix
 
 if TYPE_CHECKING:
     from modelkit.operations.convert import Prepared

@@ -6,13 +6,13 @@ hashes or writes them asks here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import lcm
 from typing import TYPE_CHECKING, cast
 
 from modelkit.lazy import np
-from modelkit.tensors import Encoding, Grid, Grouped, Shape, Sliced, Span, matrix
+from modelkit.tensors import Encoding, Grid, Grouped, Shape, Sliced, Span, Tensor, matrix
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array, Codes
@@ -98,6 +98,12 @@ class Runs:
             else:
                 parts.append(self.read(span.cut(start, end - start, rows)))
         return parts, (end - start, columns), slice(first - start, first - start + count)
+
+
+def runs_of(tensor: Tensor, spans: Mapping[str, Span], read: Read) -> Runs:
+    """All rows of a tensor of a model whose parts lie at `spans`."""
+    placed = tensor.cut(spans, 0, tensor.count)
+    return Runs(tensor.encoding, tensor.shape, placed, [part.whole for part in tensor.parts], read)
 
 
 @dataclass(slots=True)

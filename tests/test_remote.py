@@ -221,6 +221,12 @@ def test_inspect_says_the_same_as_of_the_file_on_disk(
         assert len(server.asked) == 1
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_statistics_need_the_file(server: Server, run: Run, form: list[str]) -> None:
+    done = run("inspect", f"{server.url}/a.safetensors", "--stats", *form)
+    assert done.returncode == 1 and "download the file first" in done.stderr
+
+
 def test_validate_judges_headers(server: Server, gguf: Path, run: Run) -> None:
     good = gguf.read_bytes()
     server.files |= {"good.gguf": good, "cut.gguf": good[:-100], "page.gguf": b"<html><title>Log in</title></html>"}

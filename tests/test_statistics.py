@@ -140,3 +140,15 @@ def test_other_formats(name: str, stories: Path, tmp_path: Path) -> None:
     opened, model = opening(str(tmp_path / name)), open_model(tmp_path / name)
     for one in statistics(opened, opened.model.tensors):
         agrees(one, model[one.name].numpy())
+
+
+@pytest.mark.parametrize("piece", [3000, operation.PIECE])
+@pytest.mark.parametrize("layout", ["gptq", "awq", "mlx", "compressed-tensors"])
+def test_layouts(layout: str, piece: int, stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows may lie across the parts of a weight, and some of its parts belong to all rows alike."""
+    monkeypatch.setattr(operation, "PIECE", piece)
+    convert(Request(str(stories), f"{tmp_path}/a/", f"{layout}:group=64,symmetric=no"))
+    opened, model = opening(str(tmp_path / "a")), open_model(tmp_path / "a")
+    assert any(tensor.encoding.name.startswith(layout.replace("-", "_")) for tensor in opened.model.tensors)
+    for one in statistics(opened, opened.model.tensors):
+        agrees(one, model[one.name].numpy().astype(np.float32))

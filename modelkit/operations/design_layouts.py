@@ -16,7 +16,7 @@ from modelkit.lazy import np
 from modelkit.operations.opening import Opened
 from modelkit.plan import Assignment, repacking
 from modelkit.recipes import adopt
-from modelkit.runs import Runs, grouped, layout_of, lies_across
+from modelkit.runs import grouped, layout_of, lies_across, runs_of
 from modelkit.tensors import Codes, Encoding, Span, Tensor, matrix
 
 if TYPE_CHECKING:
@@ -102,8 +102,7 @@ def _first_rows(opened: Opened, tensor: Tensor) -> Codes:
         return np.frombuffer(opened.opener.open(span.file).read(span.start, span.size), np.uint8)
 
     rows, columns = matrix(tensor.shape)
-    spans = tensor.cut(opened.model.spans, 0, tensor.count)
-    runs = Runs(tensor.encoding, tensor.shape, spans, [part.whole for part in tensor.parts], read)
+    runs = runs_of(tensor, opened.model.spans, read)
     return runs.codes(0, min(max(SAMPLE // columns // runs.together, 1) * runs.together, rows))
 
 

@@ -18,7 +18,7 @@ from modelkit.operations.checksum_work import Meter, side_by_side, source_of
 from modelkit.operations.opening import read_model
 from modelkit.plan import SLAB, Assignment, repacking
 from modelkit.repacking import stepped
-from modelkit.runs import Runs, layout_of
+from modelkit.runs import Runs, layout_of, runs_of
 from modelkit.tensors import Span, Tensor, matrix
 
 if TYPE_CHECKING:
@@ -118,5 +118,4 @@ def _runs(opened: Opened, tensor: Tensor) -> Runs:
     def read(span: Span) -> Array:
         return np.frombuffer(source_of(opened.disk, span.file).read(span.start, span.size), np.uint8)
 
-    spans = tensor.cut(opened.model.spans, 0, tensor.count)
-    return Runs(tensor.encoding, tensor.shape, spans, [part.whole for part in tensor.parts], read)
+    return runs_of(tensor, opened.model.spans, read)

@@ -22,7 +22,7 @@ from modelkit.encodings._strided import Strided
 from modelkit.errors import BadRequest
 from modelkit.lazy import ml_dtypes, np
 from modelkit.operations.opening import Opened, open_model
-from modelkit.runs import Runs, sliced
+from modelkit.runs import runs_of, sliced
 from modelkit.tensors import Span, Tensor
 
 if TYPE_CHECKING:
@@ -99,10 +99,8 @@ class LazyTensor:
 
     def _of_layout(self, first: int, count: int) -> F32:
         """Rows along the slowest axis, of an encoding that is worked on in rows along all but the fastest."""
-        spans = self.described.cut(self.opened.model.spans, 0, self.described.count)
-        whole = [part.whole for part in self.described.parts]
         each = prod(self.shape[1:-1])
-        runs = Runs(self.described.encoding, self.shape, spans, whole, self._bytes)
+        runs = runs_of(self.described, self.opened.model.spans, self._bytes)
         return runs.values(first * each, count * each).reshape(count, *self.shape[1:])
 
     def _read(self, first: int, count: int) -> tuple[Array, ...]:

@@ -18,7 +18,8 @@ from modelkit.lazy import np
 from modelkit.operations.opening import Opened
 from modelkit.operations.reading import DTYPES
 from modelkit.plan import PIECE, tiles
-from modelkit.tensors import Encoding, Tensor
+from modelkit.runs import Runs, runs_of, sliced
+from modelkit.tensors import Encoding, Span, Tensor, matrix
 
 if TYPE_CHECKING:
     from modelkit.tensors import Array
@@ -49,8 +50,9 @@ class Statistics:
 
 
 def statistics(opened: Opened, tensors: Iterable[Tensor], progress: Progress | None = None) -> list[Statistics]:
-    """One for each tensor, in their order. Raises BrokenFile when a file ends early."""
+    """One for each tensor, in their order. Raises BrokenFile when a file ends early, Unsupported for a URL."""
     chosen, lock = list(tensors), threading.Lock()
+    _ = opened.disk
     total, done, found = sum(tensor.size for tensor in chosen), 0, []
     with ThreadPoolExecutor(os.cpu_count() or 1) as executor:
         for tensor, one in zip(chosen, executor.map(lambda t: _of(opened, t, lock), chosen), strict=True):
@@ -84,18 +86,28 @@ def _of(opened: Opened, tensor: Tensor, lock: threading.Lock) -> Statistics:
 
 
 def _pieces(opened: Opened, tensor: Tensor, lock: threading.Lock) -> Iterator[Array]:
-    """The values in storage order, a piece at a time."""
+    """The values, a piece at a time; their order does not matter here."""
+
+    def read(span: Span) -> Array:
+        with lock:
+            source = opened.disk.open(span.file)
+        return np.frombuffer(source.read(span.start, span.size), np.uint8)
+
     encoding: Encoding = tensor.encoding
+    if sliced(encoding) is not None and len(tensor.shape) > 1:
+        yield from _slabs(tensor, runs_of(tensor, opened.model.spans, read))
+        return
     if isinstance(encoding, Strided):
-        encoding = encoding.base  # the order of values does not matter here
+        encoding = encoding.base
     for first, count in tiles(tensor.count, 1, encoding.unit(tensor.shape), PIECE):
-        stored = []
-        for part in tensor.parts:
-            span = opened.model.spans[part.name].cut(first, count, tensor.count)
-            with lock:
-                source = opened.opener.open(span.file)
-            stored.append(np.frombuffer(source.read(span.start, span.size), np.uint8))
-        yield _values(encoding, stored, count)
+        yield _values(encoding, [read(span) for span in tensor.cut(opened.model.spans, first, count)], count)
+
+
+def _slabs(tensor: Tensor, rows: Runs) -> Iterator[Array]:
+    """Of an encoding that is worked on in rows, some of which may lie across its parts."""
+    height, columns = matrix(tensor.shape)
+    for first, count in tiles(height, 1, 1, max(PIECE // max(columns, 1), 1)):
+        yield rows.values(first, count).reshape(-1)
 
 
 def _values(encoding: Encoding, stored: list[Array], count: int) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -52,7 +53,7 @@ class LocalFile:
         self.path = path
         self._lock = threading.Lock()
         with explained(path):
-            self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            self._file = open_file(path)
             self.size = os.fstat(self._file).st_size
 
     def read(self, start: int, size: int) -> bytes:
@@ -177,12 +178,16 @@ def write_report(path: str, text: str) -> None:
     write_whole(path, text.encode("utf-8"))
 
 
-def write_whole(path: str, data: bytes) -> None:
-    """Write a file whole or not at all: under a .part name, on the disk, then renamed. Raises CannotAccess."""
-    part = Path(path + ".part")
+def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file whole or not at all: under a .part name, on the disk, then renamed. Raises CannotAccess.
+
+    A link that stands under the .part name is replaced, not followed.
+    """
+    part = Path(f"{os.fspath(path)}.part")
     try:
         with explained(path):
-            with part.open("wb") as file:
+            part.unlink(missing_ok=True)
+            with part.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -204,6 +209,19 @@ def check_report(path: str, models: Iterable[Path]) -> None:
         same = place.exists() and model.exists() and place.samefile(model)
         if same or place.resolve() == model.resolve():
             raise Refused(f"{path}: is a file of the model", "choose another name for the report")
+
+
+def open_file(path: Path, *, follow: bool = True) -> int:
+    """An ordinary file, to be read; a pipe or a device in its place is an OSError, and is not waited for.
+
+    `follow`: a link may lead to it.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+    file = os.open(path, flags | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "is no ordinary file")
+    return file
 
 
 def _is_folder(path: Path) -> bool:

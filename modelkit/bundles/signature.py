@@ -16,6 +16,7 @@ import base64
 import binascii
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -25,7 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from modelkit.errors import BrokenFile, CannotAccess, Refused, Unsupported
-from modelkit.sources import explained
+from modelkit.sources import explained, open_file
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -175,7 +176,7 @@ def fingerprint(key: Path) -> str:
 
 
 def _pem(key: Path) -> bytes:
-    with explained(key), key.open("rb") as file:
+    with explained(key), os.fdopen(open_file(key), "rb") as file:
         return file.read(LARGEST_KEY)
 
 

@@ -31,7 +31,7 @@ from modelkit.operations.bundle_plan import TWO_FILES, Plan, Request, make
 from modelkit.operations.bundle_scan import Scan, equal_pieces, scan
 from modelkit.operations.bundle_volume import VolumeWriter
 from modelkit.operations.checksum_work import Progress
-from modelkit.sources import explained
+from modelkit.sources import explained, write_whole
 
 OWN = re.compile(
     r"((vol|par)-\d{4}\.mkv|MANIFEST\.json|SHA256SUMS(\.sha256)?|FILES\.sha256|README\.txt|"
@@ -292,15 +292,9 @@ class _Creation:
     def _put(self, name: str, data: bytes) -> tuple[int, str]:
         """A small file, whole or not at all."""
         final = self.bundle / name
-        part = final.with_name(final.name + ".part")
         with explained(final):
             final.parent.mkdir(exist_ok=True)
-            part.unlink(missing_ok=True)
-            with part.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(final)
+        write_whole(final, data)
         return len(data), hashlib.sha256(data).hexdigest()
 
 

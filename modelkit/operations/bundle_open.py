@@ -12,7 +12,7 @@ from modelkit.bundles import limits
 from modelkit.bundles.layout import FOOTER, HEAD, Head, read_footer, read_head
 from modelkit.bundles.manifest import Manifest, Volume, read_manifest
 from modelkit.errors import BrokenFile, CannotAccess, ModelkitError, Refused, Unknowable
-from modelkit.sources import LocalFile, explained
+from modelkit.sources import LocalFile, explained, open_file
 
 MANIFEST = "MANIFEST.json"
 NAME = re.compile(r"(vol|par)-\d{4,}\.mkv")
@@ -129,10 +129,8 @@ def _copy(found: Found, main: Manifest | None) -> Manifest | None:
 
 def read_small(path: Path, most: int) -> bytes:
     """A file of limited size that is no link. Raises CannotAccess, BrokenFile."""
-    with explained(path):
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(file, "rb") as stream:
-            data = stream.read(most + 1)
+    with explained(path), os.fdopen(open_file(path, follow=False), "rb") as stream:
+        data = stream.read(most + 1)
     if len(data) > most:
         raise BrokenFile(f"{path.name}: is larger than the {most:,} bytes that the format allows")
     return data

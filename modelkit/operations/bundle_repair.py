@@ -22,7 +22,7 @@ from modelkit.operations import bundle_documents
 from modelkit.operations.bundle_open import MANIFEST, open_bundle
 from modelkit.operations.bundle_verify import SUMS, Verified, VolumeState, check, read_stripe
 from modelkit.operations.checksum_work import Progress
-from modelkit.sources import LocalFile, explained
+from modelkit.sources import LocalFile, explained, write_whole
 
 if TYPE_CHECKING:
     from modelkit.tensors import Array
@@ -181,17 +181,17 @@ def _documents(before: Verified) -> tuple[tuple[str, ...], dict[str, str]]:
     done, left = [], {}
     for name in sorted(wanted - {MANIFEST}):
         if name in made:
-            _put(folder / name, made[name])
+            write_whole(folder / name, made[name])
             done.append(name)
         else:
             left[name] = before.documents[name]
     if before.bundle.faults or MANIFEST in before.documents:
-        _put(folder / MANIFEST, manifest.pack())
+        write_whole(folder / MANIFEST, manifest.pack())
         done.append(MANIFEST)
     if any(name in before.documents for name in SUMS):
         sums = _sums(manifest, folder)
-        _put(folder / SUMS[0], sums)
-        _put(folder / SUMS[1], f"{_sha256(sums)}  {SUMS[0]}\n".encode())
+        write_whole(folder / SUMS[0], sums)
+        write_whole(folder / SUMS[1], f"{_sha256(sums)}  {SUMS[0]}\n".encode())
         done += SUMS
     return tuple(done), left
 
@@ -209,14 +209,3 @@ def _sums(manifest: Manifest, folder: Path) -> bytes:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _put(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + BESIDE)
-    with explained(path):
-        part.unlink(missing_ok=True)
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)

@@ -18,7 +18,7 @@ from modelkit.errors import ModelkitError
 from modelkit.operations.bundle_open import Bundle, Located, open_bundle, read_small
 from modelkit.operations.bundle_pool import IN_FLIGHT, in_order
 from modelkit.operations.checksum_work import Progress
-from modelkit.sources import LocalFile, explained
+from modelkit.sources import LocalFile, explained, open_file
 
 SUMS = ("SHA256SUMS", "SHA256SUMS.sha256")
 
@@ -163,7 +163,7 @@ def _ends(manifest: Manifest, volume: Volume, source: LocalFile) -> Iterator[str
 def drop_cache(path: Path) -> None:
     """Push a file out of the page cache, so that it is read from the medium."""
     with explained(path):
-        file = os.open(path, os.O_RDONLY)
+        file = open_file(path)
         try:
             os.fsync(file)  # what is not on the medium yet cannot be dropped
             if hasattr(os, "posix_fadvise"):

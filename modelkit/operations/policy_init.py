@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from modelkit.errors import BadRequest, Refused
 from modelkit.operations.opening import Opened, open_model
@@ -14,7 +13,7 @@ from modelkit.operations.validate import Request, validate
 from modelkit.rules._contract import Subject
 from modelkit.rules._knowledge import understand
 from modelkit.rules.pinned_difference import described
-from modelkit.sources import explained
+from modelkit.sources import write_report
 from modelkit.tensors import Span
 
 PIECE = 1 << 20
@@ -35,10 +34,7 @@ def init(model: str, output: str, *, force: bool = False) -> str:
             f"{model}: is not good enough to be pinned: {first}", f"see modelkit validate {model} --level full"
         )
     text = "\n".join(_lines(open_model(model, fold=False), os.path.dirname(output) or ".")) + "\n"
-    part = Path(output + ".part")
-    with explained(Path(output)):
-        part.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(part, output)
+    write_report(output, text)
     return text
 
 

@@ -27,7 +27,7 @@ from modelkit.operations.gates import GATES, Gate, Judgement
 from modelkit.operations.runnable import Runnable, runnable
 from modelkit.operations.sample import sample
 from modelkit.runner.decoder import Decoder
-from modelkit.sources import explained
+from modelkit.sources import explained, open_file
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array
@@ -138,7 +138,7 @@ def read(bundle: Path | str) -> bytes:
     """The seal in a bundle's folder, or in a file that was taken out of it."""
     path = Path(bundle)
     path = path / FILE if path.is_dir() else path
-    with explained(path), path.open("rb") as file:
+    with explained(path), os.fdopen(open_file(path), "rb") as file:
         return file.read(1 << 20)
 
 

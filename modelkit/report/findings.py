@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from modelkit.operations.validate_report import Report
 from modelkit.report import console
@@ -19,12 +18,9 @@ def write(report: Report, format: str, output: str | None) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
         return
-    from modelkit.sources import explained
+    from modelkit.sources import write_report
 
-    part = Path(output + ".part")
-    with explained(Path(output)):
-        part.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(part, output)
+    write_report(output, text)
 
 
 def _text(report: Report, terminal: bool) -> str:  # noqa: FBT001

@@ -15,13 +15,14 @@ from bundles import bf16, make_tree, picture, safetensors
 from samples import STORIES, Run
 
 from modelkit.errors import BadRequest, BrokenFile, CannotAccess, ModelkitError, Refused, Unknowable
-from modelkit.operations import bundle_create, bundle_plan, bundle_unpack
+from modelkit.operations import bundle_create, bundle_plan, bundle_unpack, seal
 from modelkit.operations.bundle_create import Created, create
 from modelkit.operations.bundle_open import open_bundle
 from modelkit.operations.bundle_plan import PRESETS, Request, make, volume_bytes
 from modelkit.operations.bundle_repair import repair
 from modelkit.operations.bundle_unpack import unpack
 from modelkit.operations.bundle_verify import verify
+from modelkit.sources import LocalFile, write_whole
 
 SMALL = {"volume_size": "2MiB", "parity": 2}
 
@@ -568,3 +569,28 @@ def test_two_files_ride_along(run: Run, tmp_path: Path) -> None:
     program = [sys.executable, "two-files/run.py", "two-files/model.gguf", "Once upon a time"]
     told = subprocess.run(program, cwd=tmp_path / "out", capture_output=True, text=True, check=False)
     assert told.stdout.startswith("Once upon a time"), told.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tree: Path, tmp_path: Path) -> None:
+    made(tree, tmp_path / "b", **SMALL)
+    for name in ("README.txt", "SHA256SUMS", "vol-0001.mkv"):
+        kept = (tmp_path / "b" / name).read_bytes()
+        (tmp_path / "b" / name).unlink()
+        os.mkfifo(tmp_path / "b" / name)
+        found = verify(str(tmp_path / "b"))
+        assert not found.whole
+        (tmp_path / "b" / name).unlink()
+        (tmp_path / "b" / name).write_bytes(kept)
+    assert verify(str(tmp_path / "b")).whole
+    os.mkfifo(tmp_path / "p")
+    for attempt in (lambda: LocalFile(tmp_path / "p", "p"), lambda: seal.read(tmp_path / "p")):
+        with pytest.raises(CannotAccess, match="no ordinary file"):
+            attempt()
+
+
+def test_a_link_under_a_working_name_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("kept")
+    (tmp_path / "a.json.part").symlink_to(tmp_path / "secret")
+    write_whole(tmp_path / "a.json", b"new")
+    assert (tmp_path / "a.json").read_bytes() == b"new" and (tmp_path / "secret").read_text() == "kept"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from modelkit.encodings._f8 import narrow, widen
 from modelkit.encodings._fitting import fit
 from modelkit.encodings._slabs import SLAB, out_of_range
-from modelkit.errors import BadValue
+from modelkit.errors import BadValue, BrokenFile
 from modelkit.lazy import ml_dtypes, np
 from modelkit.tensors import matrix
 
@@ -84,6 +84,14 @@ def exact_zeros(zeros: Array, bits: int) -> Array:
         raise out_of_range(zeros, beyond, f"no zero of {bits} bits")
     found: Array = zeros.astype(np.uint8)
     return found
+
+
+def refuse_other_zeros(zeros: Array, middle: int, rule: str, fix: str) -> None:
+    """Raises BrokenFile where a weight that is said to be symmetric has a zero elsewhere than in the middle."""
+    if zeros.size and (zeros != middle).any():
+        other = int(zeros[zeros != middle][0])
+        message = f"a zero is {other} where the model says that all are {middle} (symmetric)"
+        raise BrokenFile(message, fix, rule=rule)
 
 
 def unpack(encoding: Sliced, parts: Sequence[Array], shape: Shape) -> F32:

@@ -138,10 +138,9 @@ class Awq:
             zeros = _bits.unpack(parts[1].reshape(shape[0], -1)[rows], 4, groups)
         else:
             zeros = _divided(self._floats(parts[1], shape, rows, groups), scales)
-        if self.offset == "middle" and (zeros != MIDDLE).any():
-            other = int(zeros[zeros != MIDDLE][0])
-            message = f"a zero is {other} where the model says that all are {MIDDLE} (symmetric)"
-            raise BrokenFile(message, "set zero_point to true in the quantization config", rule="quantization-mismatch")
+        if self.offset == "middle":
+            fix = "set zero_point to true in the quantization config"
+            _grouped.refuse_other_zeros(zeros, MIDDLE, "quantization-mismatch", fix)
         own = zeros.astype(np.int16) if self.offset == "integer" else None
         return Codes(self.grid, np.empty((rows.stop - rows.start, 0), np.uint8), scales, own)
 

@@ -132,7 +132,8 @@ class Gptq:
         found = _grouped.floats(np.ascontiguousarray(scales).reshape(-1), self.scale).reshape(scales.shape[:2])
         zeros = self._zeros(parts[1], shape, rows)  # (group, row)
         if self.offset == "middle":
-            _refuse_other_zeros(zeros, 2 ** (self.bits - 1))
+            fix = "set sym to false in the quantization config, if that is how the model was made"
+            _grouped.refuse_other_zeros(zeros, 2 ** (self.bits - 1), "gptq-zero-convention", fix)
         order = _map(parts[3], groups) if self.mapped else None
         own = np.ascontiguousarray(zeros.T).astype(np.int16) if self.offset == "integer" else None
         none = np.empty((rows.stop - rows.start, 0), np.uint8)
@@ -228,16 +229,6 @@ def _map(stored: Array, groups: int) -> Array:
             rule="quantization-mismatch",
         )
     return found
-
-
-def _refuse_other_zeros(zeros: Array, middle: int) -> None:
-    if zeros.size and (zeros != middle).any():
-        other = int(zeros[zeros != middle][0])
-        raise BrokenFile(
-            f"a zero is {other} where the model says that all are {middle} (symmetric)",
-            "set sym to false in the quantization config, if that is how the model was made",
-            rule="gptq-zero-convention",
-        )
 
 
 encoding = Gptq()

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from modelkit.faults import Faults
+from modelkit.layouts._companions import FETCH, TOGETHER
 from modelkit.layouts._contract import Arrays, Settings
 from modelkit.tensors import Encoding, Part, Shape, Tensor
 
-FETCH = "fetch all files of the model"
-TOGETHER = "config and weights do not belong together: fetch both again"
 MISMATCH = "quantization-mismatch"
 MISSING = "missing-companion"
 NOT_LINEAR = ("embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out", "tok_embeddings", "output")

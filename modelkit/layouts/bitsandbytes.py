@@ -14,6 +14,7 @@ from typing import Any
 from modelkit.encodings.bitsandbytes import Bitsandbytes, with_beside
 from modelkit.faults import Faults
 from modelkit.layouts import _stored as stored
+from modelkit.layouts._companions import FETCH
 from modelkit.layouts._contract import Arrays, QuantisedLayout, Settings
 from modelkit.tensors import BITS, Tensor
 
@@ -75,7 +76,7 @@ def _table(arrays: Arrays, module: str, state: str | None, faults: Faults) -> Te
     name = f"{module}.weight"
     if state is None:
         message = f"'{name}' has no quant_state, which says what its codes mean"
-        faults.add(stored.MISSING, arrays.span(name).file, message, stored.FETCH, tensor=name)
+        faults.add(stored.MISSING, arrays.span(name).file, message, FETCH, tensor=name)
         return None
     said = _state(arrays, state, faults)
     if said is None:
@@ -88,7 +89,7 @@ def _table(arrays: Arrays, module: str, state: str | None, faults: Faults) -> Te
     kind, block, shape, outer, offset = _numbers(said)
     wrong = _what_is_wrong(said, kind, state, nested=nested) or _size_is_wrong(arrays, name, shape)
     if wrong is not None:
-        stored.mismatch(arrays, state, wrong, faults, stored.FETCH)
+        stored.mismatch(arrays, state, wrong, faults, FETCH)
         return None
     part = arrays.parts[name]
     encoding = Bitsandbytes(kind, block, outer if nested else 0, offset, part.dtype)
@@ -106,7 +107,7 @@ def _state(arrays: Arrays, name: str, faults: Faults) -> Mapping[str, Any] | Non
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        stored.mismatch(arrays, name, "is not the JSON that says what the codes mean", faults, stored.FETCH)
+        stored.mismatch(arrays, name, "is not the JSON that says what the codes mean", faults, FETCH)
         return None
     return found
 

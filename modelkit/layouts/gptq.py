@@ -16,6 +16,7 @@ from typing import Any
 from modelkit.encodings.gptq import PLANES, WIDTHS, Gptq, plain_map
 from modelkit.faults import Faults
 from modelkit.layouts import _stored as stored
+from modelkit.layouts._companions import FETCH
 from modelkit.layouts._contract import LARGEST_PROBE, Arrays, QuantisedLayout, Settings
 from modelkit.layouts._gptq_versions import (
     Label,
@@ -110,7 +111,7 @@ def _with_map(arrays: Arrays, tensor: Tensor, encoding: Gptq, groups: int, fault
     largest = max(memoryview(found).cast("I") if _little() else _swapped(found), default=0)  # -1 is the largest of all
     if largest >= groups:
         told = largest if largest < 2**31 else largest - 2**32
-        stored.mismatch(arrays, name, f"names group {told:,}, but there are {groups:,}", faults, stored.FETCH)
+        stored.mismatch(arrays, name, f"names group {told:,}, but there are {groups:,}", faults, FETCH)
         return None
     return replace(tensor, encoding=replace(encoding, mapped=True))
 

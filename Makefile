@@ -59,6 +59,7 @@ wheel: $(BIN)/modelkit
 bench: $(BIN)/modelkit
 	$(BIN)/python bench/quantize.py $(LIBGGML)
 	$(BIN)/python bench/pipeline.py 0.5
+	$(BIN)/python bench/reading.py
 	-$(BIN)/python bench/shard.py 0.5
 	-$(BIN)/python bench/checksum.py 0.5
 	-$(BIN)/python bench/validate.py --megabytes 256 --tensors 100000

@@ -146,9 +146,9 @@ class Awq:
         """Figures of groups, which lie along rows in gemv and across them else: float32 [row, group]."""
         if self.version == "gemv":
             run = stored.reshape(shape[0], -1, 2 if self.scale != "F32" else 4)[rows, :groups]  # (row, group, byte)
-        else:
-            run = stored.reshape(-1, shape[0], 2 if self.scale != "F32" else 4)[:groups, rows].swapaxes(0, 1)
-        return _grouped.floats(np.ascontiguousarray(run).reshape(-1), self.scale).reshape(run.shape[:2])
+            return _grouped.floats(np.ascontiguousarray(run).reshape(-1), self.scale).reshape(run.shape[:2])
+        filled = stored.reshape(-1, shape[0], 2 if self.scale != "F32" else 4)  # (group, row, byte)
+        return _grouped.floats_across(filled[:groups].reshape(-1), self.scale, groups, rows)
 
     def place(self, codes: Codes, parts: Sequence[Array], shape: Shape, rows: slice) -> None:
         self._refuse_writing()
@@ -159,8 +159,7 @@ class Awq:
         else:
             zeros = _grouped.exact_zeros(codes.zeros, 4)
         _awq_packing.put_across(zeros, parts[1].reshape(groups, -1), rows)
-        scales = parts[2].reshape(groups, shape[0], -1)
-        scales[:, rows] = _grouped.exactly(codes.scales, self.scale).swapaxes(0, 1)
+        _grouped.exactly_across(codes.scales, parts[2], self.scale, rows)
 
     def holds(self, other: Encoding) -> bool:
         return self == other

@@ -122,15 +122,14 @@ class Gptq:
         read = from_planes if self.planar else _bits.unpack
         codes = read(packed, self.bits, shape[1])
         groups = groups_of(shape[1], self.group)
-        scales = parts[2].reshape(groups, shape[0], -1)[:, rows]  # (group, row, byte)
-        found = _grouped.floats(np.ascontiguousarray(scales).reshape(-1), self.scale).reshape(scales.shape[:2])
+        scales = _grouped.floats_across(parts[2], self.scale, groups, rows)
         zeros = self._zeros(parts[1], shape, rows)  # (group, row)
         if self.offset == "middle":
             fix = "set sym to false in the quantization config, if that is how the model was made"
             _grouped.refuse_other_zeros(zeros, 2 ** (self.bits - 1), "gptq-zero-convention", fix)
         order = _map(parts[3], groups) if self.mapped else None
         own = np.ascontiguousarray(zeros.T).astype(np.int16) if self.offset == "integer" else None
-        return Codes(self.grid, codes, np.ascontiguousarray(found.T), own, groups=order)
+        return Codes(self.grid, codes, scales, own, groups=order)
 
     def _zeros(self, stored: Array, shape: Shape, rows: slice) -> Array:
         """uint8 [group, row]; words hold the zeros of several rows, 32 rows fill whole words at any width."""
@@ -148,8 +147,7 @@ class Gptq:
         packed = np.ascontiguousarray(_bits.pack(codes.codes, self.bits)).view("<u4")  # (row, word)
         words.put_turned(packed, parts[0].view("<u4").reshape(-1, shape[0]), rows)
         groups = groups_of(shape[1], self.group)
-        scales = parts[2].reshape(groups, shape[0], -1)
-        scales[:, rows] = _grouped.exactly(codes.scales, self.scale).swapaxes(0, 1)
+        _grouped.exactly_across(codes.scales, parts[2], self.scale, rows)
         if codes.zeros is None:
             fields = np.full((groups, rows.stop - rows.start), 2 ** (self.bits - 1), np.uint8)
         else:

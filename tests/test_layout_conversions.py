@@ -149,6 +149,43 @@ def test_zeros_of_their_own_go_exactly_where_they_are_whole(uneven: Path, tmp_pa
     assert identical(uneven, tmp_path / "mlx32")
 
 
+def test_version_2_of_gptq_is_written_when_asked_for(uneven: Path, tour: dict[str, Path], tmp_path: Path) -> None:
+    for source, offset in ((uneven, ",symmetric=no"), (tour["awq"], "")):
+        target = tmp_path / f"v2{offset}"
+        assert go(source, target, "gptq:zeros=v2") == {"EXACT": 29}
+        assert encodings(target)["model.layers.0.mlp.up_proj.weight"] == f"gptq:bits=4,group=128{offset},zeros=v2"
+        assert config(target)["quantization_config"]["checkpoint_format"] == "gptq_v2"  # type: ignore[index]
+        assert model_digest(target).digest == model_digest(source).digest
+        assert go(target, tmp_path / f"v1{offset}", "gptq") == {"EXACT": 29}
+        assert config(tmp_path / f"v1{offset}")["quantization_config"]["checkpoint_format"] == "gptq"  # type: ignore[index]
+    with pytest.raises(Unsupported, match="one version"):
+        go(tour["awq"], tmp_path / "both", "gptq", keep=("down_proj=gptq:zeros=v2",))
+
+
+def test_a_zero_of_0_in_version_1_is_told(stories: Path, tmp_path: Path) -> None:
+    """Engines do not agree on it: a group of nothing but positive weights has one."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for path in stories.iterdir():
+        (source / path.name).write_bytes(path.read_bytes())
+    arrays = load_file(source / "model.safetensors")
+    name = "model.layers.2.mlp.down_proj.weight"
+    arrays[name][77:79, 128:256] = np.abs(arrays[name][77:79, 128:256])
+    save_file(arrays, source / "model.safetensors", {"format": "pt"})
+    found = {
+        to: convert(Request(str(source), f"{tmp_path}/{number}/", to))
+        for number, to in enumerate(("gptq:symmetric=no,method=rtn", "gptq:symmetric=no,method=rtn,zeros=v2", "gptq"))
+    }
+    first, *others = (result.cautions for result in found.values())
+    assert len(first) == 1
+    assert first[0].startswith(f"2 groups of 1 weights ('{name}' first) have a zero of 0")
+    assert not any(others)
+    assert first[0] in receipt(found["gptq:symmetric=no,method=rtn"])["notes"]
+    assert model_digest(tmp_path / "0").digest == model_digest(tmp_path / "1").digest  # we read 0 in both
+    again = convert(Request(f"{tmp_path}/1", f"{tmp_path}/again/", "gptq"))
+    assert again.cautions == first
+
+
 def test_biases_of_mlx_are_rounded_zeros_and_the_figure_is_measured(uneven: Path, tmp_path: Path) -> None:
     result = convert(Request(str(uneven), f"{tmp_path}/mlx/", "mlx"))
     rounded = [one for one in result.verdicts if one.verdict == "ROUNDED"]

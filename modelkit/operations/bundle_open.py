@@ -61,7 +61,8 @@ def open_bundle(path: str, *, media: bool = False) -> Bundle:
     with explained(folder):
         if not folder.is_dir():
             raise CannotAccess(f"{path}: is no folder", "name the folder of a bundle")
-        names = sorted(entry.name for entry in _entries(folder))
+        entries = {entry.name: entry.is_file(follow_symlinks=False) for entry in _entries(folder)}
+    names = sorted(name for name, plain in entries.items() if plain)
     for name in names if media else ():
         drop_cache(folder / name)
     found = [Found(folder / name, _head(folder / name)) for name in names if name.endswith(".mkv")]
@@ -69,17 +70,18 @@ def open_bundle(path: str, *, media: bool = False) -> Bundle:
     volumes = tuple(_locate(folder, volume, manifest, found) for volume in manifest.volumes)
     used = {located.path for located in volumes}
     strangers = {one.path.name: _stranger(one, manifest) for one in found if one.path not in used}
+    known = {volume.name for volume in manifest.volumes}
+    strangers |= {name: absence(folder / name) for name, plain in entries.items() if not plain and name not in known}
     return Bundle(folder, manifest, volumes, tuple(faults), {k: v for k, v in strangers.items() if NAME.fullmatch(k)})
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Plain files; no link is followed."""
+    """What lies there, files and others."""
     with os.scandir(folder) as entries:
         for number, entry in enumerate(entries):
             if number >= MOST:
                 raise Refused(f"{folder}: holds more than {MOST:,} entries", "name the folder of a bundle")
-            if entry.is_file(follow_symlinks=False):
-                yield entry
+            yield entry
 
 
 def drop_cache(path: Path) -> None:

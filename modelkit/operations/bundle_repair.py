@@ -174,7 +174,7 @@ def _recovery(data: int, rows: Matrix, lost: tuple[int, ...]) -> Recovery:
 
 def _is_stranger(folder: Path, name: str, before: Verified) -> bool:
     """Not where a restored volume has taken the name."""
-    return (folder / name).exists() and name not in {state.volume.name for state in before.volumes}
+    return os.path.lexists(folder / name) and name not in {state.volume.name for state in before.volumes}
 
 
 def _put_aside(folder: Path, name: str) -> str:

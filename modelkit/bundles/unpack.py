@@ -1080,7 +1080,11 @@ def list_files(bundle: Bundle, *, as_json: bool) -> int:
         return 0
     for file in description["files"]:
         say(f"{file['size']:>16,}  {file['sha256']}  {shown(file['path'])}")
-    say("", f"{shown(description['name'])}: {len(description['files'])} files, {size_of(size)}", f"id {bundle.id}")
+    say(
+        "",
+        f"{shown(description['name'])}: {len(description['files'])} files, {size_of(size)}",
+        f"bundle id {bundle.id}",
+    )
     for volume in bundle.volumes:
         say(f"{volume.body:>16,}  {volume.name}{'' if bundle.holds(volume) else '  (not here)'}")
     if size and bundle.manifest:
@@ -1100,8 +1104,7 @@ def verify(bundle: Bundle, *, as_json: bool) -> int:
         found = {"volumes": volumes, "documents": documents, "strangers": sorted(bundle.strangers)}
         document(bundle, whole=code == 0, repairable=code < 2 and not lacking, **found)
         return code
-    for name, one in wrong.items():
-        say(f"{name}: {one.words}")
+    say(f"bundle id {bundle.id}", *(f"{name}: {one.words}" for name, one in wrong.items()))
     for name in documents:
         say(f"{shown(name)}: is damaged or missing: copy it again")
     for name in sorted(bundle.strangers):

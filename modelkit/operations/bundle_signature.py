@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from modelkit.errors import CannotAccess, ModelkitError, Refused
 from modelkit.operations.bundle_open import Bundle, open_bundle, read_small
 
 NAME = "model.sig"
+MATERIAL = "verificationMaterial"  # of the Sigstore bundle: which key it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,20 @@ class Signature:
 def sign(description: Description, key: Path) -> bytes:
     """The bytes of model.sig. Raises Refused for a key that does not fit."""
     return signature.sign(description.name, _digests(description), key)
+
+
+def check_key(key: Path) -> None:
+    """Raises Refused for a private key that cannot sign, CannotAccess where nothing can."""
+    signature.sign("", {}, key)
+
+
+def same_key(path: Path, key: Path) -> bool:
+    """Whether a signature says that it is of this private key."""
+    own = json.loads(signature.sign("", {}, key))
+    try:
+        return bool(json.loads(read_small(path, limits.DOCUMENT))[MATERIAL] == own[MATERIAL])
+    except (ModelkitError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def check_signature(bundle: Bundle, key: str) -> Signature:

@@ -149,3 +149,48 @@ def test_a_disc_cannot_be_synced(
     if hasattr(os, "posix_fadvise"):
         assert dropped.count(os.POSIX_FADV_DONTNEED) >= volumes
     assert "whole" in capsys.readouterr().out
+
+
+@OPENSSL
+def test_a_key_that_cannot_sign_is_refused_first(made: Path, tmp_path: Path, run: Run) -> None:
+    """Not when all volumes are written: nothing is left, and the folder is as it was."""
+    (tmp_path / "empty").mkdir()
+    for key in ("absent", "ours.pub"):
+        for bundle in ("b", "empty"):
+            done = run("bundle", "create", made / "s", tmp_path / bundle, "--sign", made / key)
+            assert done.returncode == 1
+            assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty"]
+
+
+@pytest.mark.parametrize(
+    "words", [("SRC", "SRC/inside"), ("absent", "b"), ("SRC", "b", "--base", "absent"), ("SRC", "b", "--two-files")]
+)
+def test_a_refusal_leaves_nothing(words: tuple[str, ...], made: Path, tmp_path: Path, run: Run) -> None:
+    shutil.copytree(made / "s", tmp_path / "s")
+    before = picture(tmp_path)
+    paths = [word if word.startswith("--") else tmp_path / word.replace("SRC", "s") for word in words]
+    done = run("bundle", "create", *paths)
+    assert done.returncode == 1, done.stdout
+    assert picture(tmp_path) == before
+
+
+def test_max_without_compression(made: Path, tmp_path: Path, run: Run) -> None:
+    done = run("bundle", "create", made / "s", tmp_path / "b", "--max", "--no-compress")
+    assert (done.returncode, "--max has nothing to do" in done.stderr) == (2, True)
+    assert not (tmp_path / "b").exists()
+
+
+@OPENSSL
+@pytest.mark.parametrize("second", [("--sign", "theirs.key"), (), ("--sign", "ours.key", "--with-wheels")])
+def test_what_stands_there_is_not_what_was_asked_for(
+    second: tuple[str, ...], made: Path, tmp_path: Path, run: Run
+) -> None:
+    """The same files in another bundle: signed with another key, not signed, with wheels."""
+    words = ("bundle", "create", made / "s", tmp_path / "b", "--portable")
+    assert run(*words, "--sign", made / "ours.key").returncode == 0
+    before = picture(tmp_path)
+    again = run(*words, "--sign", made / "ours.key")
+    assert (again.returncode, "resumed" in again.stdout) == (0, True)
+    done = run(*words, *(made / word if word.endswith(".key") else word for word in second))
+    assert (done.returncode, "holds files already" in done.stderr) == (1, True)
+    assert picture(tmp_path) == before

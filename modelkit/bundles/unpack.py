@@ -696,11 +696,11 @@ def inflated(data: bytes, size: int) -> bytes:
 
 def zstd_decoder(bundle: Bundle, *, trusted: bool) -> Callable[[bytes, int], bytes]:
     """What decodes a zstd frame of known size: of Python 3.14, of a package, or of the wheels in the bundle."""
-    modules = []
+    module: Any = None
     for name in ("compression.zstd", "backports.zstd", "zstandard"):
         with suppress(ImportError):
-            modules.append(importlib.import_module(name))
-    module = modules[0] if modules else from_wheels(bundle, trusted=trusted)
+            module = module or importlib.import_module(name)
+    module = module or from_wheels(bundle, trusted=trusted)
 
     def decode(data: bytes, size: int) -> bytes:
         try:
@@ -1247,11 +1247,12 @@ def unpack_volume(
         there.checkpoint(volume.number, volume.pieces)
 
 
-def checked_base(bundle: Bundle, folder: str | None) -> list[Path]:
+def checked_base(bundle: Bundle, place: str | None) -> list[Path]:
     """The files that the bundle holds only the differences to, each as it must be."""
     stated = bundle.description["base"]
-    need(folder, f"the bundle holds only what differs from {shown(stated['name'])}: name its folder with --base")
-    paths = [Path(folder or "") / file["path"] for file in stated["files"]]
+    need(place, f"the bundle holds only what differs from {shown(stated['name'])}: name that with --base")
+    root = Path(place or "")
+    paths = [root / file["path"] if root.is_dir() else root for file in stated["files"]]
     for path, file in zip(paths, stated["files"], strict=True):
         good = file_digest(path, follow=True) == file["sha256"]
         need(good, f"{shown(path)} is missing, or is not the file the bundle was made from")

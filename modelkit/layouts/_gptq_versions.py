@@ -136,7 +136,9 @@ def say_what_is_odd(
             f"'{name}' stores a zero of 0 as {2**encoding.bits - 1}, which old exllama kernels take for a zero of "
         )
         message += f"{2**encoding.bits}; modelkit reads 0, as GPTQModel does"
-        faults.add(ZEROS, file, message, "use an engine that wraps, or gptq_v2", tensor=name, severity="warning")
+        faults.add(
+            ZEROS, file, message, "use an engine that wraps, or --to gptq:zeros=v2", tensor=name, severity="warning"
+        )
 
 
 def _has_top(data: bytes, bits: int) -> bool:

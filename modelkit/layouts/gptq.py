@@ -14,10 +14,11 @@ from dataclasses import replace
 from typing import Any
 
 from modelkit.encodings.gptq import PLANES, WIDTHS, Gptq, plain_map
+from modelkit.errors import Unsupported
 from modelkit.faults import Faults
 from modelkit.layouts import _stored as stored
 from modelkit.layouts._companions import FETCH
-from modelkit.layouts._contract import LARGEST_PROBE, Arrays, QuantisedLayout, Settings
+from modelkit.layouts._contract import LARGEST_PROBE, Arrays, QuantisedLayout, Settings, Stored
 from modelkit.layouts._gptq_versions import (
     Label,
     Version,
@@ -27,6 +28,7 @@ from modelkit.layouts._gptq_versions import (
     uniform_version,
     weighed_version,
 )
+from modelkit.layouts._gptq_zeros import wrapped
 from modelkit.layouts._rules import COMPANION, GROUP, WIDTH
 from modelkit.tensors import Tensor
 
@@ -137,13 +139,20 @@ def _swapped(data: bytes) -> list[int]:
 
 
 def settings(tensors: Iterable[Tensor]) -> Mapping[str, Any]:
-    """The config of version 1 in plain order; weights that differ, or stay floats, are told apart by `dynamic`."""
+    """The config of weights in plain order; those that differ, or stay floats, are told apart by `dynamic`.
+
+    Raises Unsupported for zeros of both versions in one model.
+    """
     every = list(tensors)
     made = {one.name.removesuffix(".weight"): one.encoding for one in every if isinstance(one.encoding, Gptq)}
     if not made:
         return {}
     kinds = list(made.values())
     usual = max(dict.fromkeys(kinds), key=kinds.count)
+    if len({kind.zeros for kind in kinds}) > 1:
+        raise Unsupported(
+            "one model has zeros of one version of GPTQ", "give every weight the same zeros=v1 or zeros=v2"
+        )
     dynamic: dict[str, Any] = {
         f"+:^{re.escape(module)}$": _numbers(encoding) for module, encoding in made.items() if encoding != usual
     }
@@ -155,7 +164,7 @@ def settings(tensors: Iterable[Tensor]) -> Mapping[str, Any]:
         "static_groups": False,
         "true_sequential": True,
         "lm_head": any(module.rpartition(".")[2] == "lm_head" for module in made),
-        "checkpoint_format": "gptq",
+        "checkpoint_format": {"v1": "gptq", "v2": "gptq_v2"}[usual.zeros],
         "pack_dtype": "int32",
     }
     return {"quantization_config": {**found, "dynamic": dynamic} if dynamic else found}
@@ -165,4 +174,21 @@ def _numbers(encoding: Gptq) -> dict[str, Any]:
     return {"bits": encoding.bits, "group_size": encoding.group or -1, "sym": encoding.offset == "middle"}
 
 
-layout = QuantisedLayout("GPTQ (AutoGPTQ, GPTQModel)", recognises, fold, Gptq(), settings)
+def cautions(tensors: Iterable[Tensor], stored: Stored) -> Iterator[str]:
+    """Zeros of 0 in version 1, which engines do not read alike."""
+    found: dict[str, int] = {}
+    for tensor in tensors:
+        encoding = tensor.encoding
+        if isinstance(encoding, Gptq) and (encoding.offset, encoding.zeros) == ("integer", "v1"):
+            zeros, groups = tensor.parts[1], tensor.parts[1].shape[0]
+            count = wrapped(stored(zeros.name), encoding, tensor.shape[0], groups)
+            found |= {tensor.name: count} if count else {}
+    if found:
+        yield (
+            f"{sum(found.values()):,} groups of {len(found):,} weights ('{next(iter(found))}' first) have a zero of 0, "
+            "which version 1 of GPTQ stores as the topmost code: most engines count it round to 0, old exllama kernels "
+            "do not. --to gptq:zeros=v2 stores zeros as they are"
+        )
+
+
+layout = QuantisedLayout("GPTQ (AutoGPTQ, GPTQModel)", recognises, fold, Gptq(), settings, cautions=cautions)

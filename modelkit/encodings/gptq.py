@@ -7,8 +7,10 @@
     PREFIX.g_idx   i32[I]                  the group of each column, there even where it is i // group
                                            value = (code - zero) * scale
 
-Symmetric weights have the zero 2**(bits - 1) everywhere. Written is version 1 in plain order; version 2, act-order
-(columns sorted by importance) and planes (`gptq_p`: 32 codes as planes of 4, 2 and 1 bits) are read.
+Symmetric weights have the zero 2**(bits - 1) everywhere. Version 1 is written, which every engine knows, or version 2
+(`--to gptq:zeros=v2`), in plain order. A zero of 0 is 2**bits - 1 in version 1: most engines count it round to 0, old
+exllama kernels take it for 2**bits, which is said after writing; version 2 has no such doubt. Act-order (columns sorted
+by importance) and planes (`gptq_p`: 32 codes as planes of 4, 2 and 1 bits) are read.
 """
 
 from __future__ import annotations
@@ -174,12 +176,12 @@ class Gptq:
         if wrong is not None:
             return wrong
         offset: Literal["middle", "integer"] = "middle" if grid.offset == "middle" else "integer"
-        made = Gptq(grid.bits, grid.group, "F16", offset, method=self.method)
+        made = Gptq(grid.bits, grid.group, "F16", offset, self.zeros, method=self.method)
         return made.misfit(shape) or made
 
     def _refuse_writing(self) -> None:
-        if self.planar or self.mapped or self.zeros == "v2":
-            raise Unsupported(f"{self.name} can be read but not written", "write GPTQ version 1 in plain order: gptq")
+        if self.planar or self.mapped:
+            raise Unsupported(f"{self.name} can be read but not written", "write GPTQ in plain order: gptq")
 
 
 def plain_map(columns: int, group: int) -> bytes:

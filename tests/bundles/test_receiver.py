@@ -188,6 +188,21 @@ def test_mixed_up_names(made: Path, bundle: Path, tree: Path, tmp_path: Path, ca
     assert picture(bundle) == picture(made)
 
 
+def test_a_foreign_volume_under_the_name_of_one_that_is_there(
+    made: Path, bundle: Path, tree: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """The volume itself stands under a wrong name: it is taken, and not the foreign one."""
+    create(Request(str(tree), str(tmp_path / "other"), volume_size="2MiB", coding="raw", parity=0))
+    (bundle / "vol-0001.mkv").rename(bundle / "vol-0099.mkv")
+    shutil.copy(tmp_path / "other" / "vol-0001.mkv", bundle)
+    assert "vol-0001.mkv: stands under the name vol-0099.mkv" in here(capsys, "verify", bundle)[1]
+    assert here(capsys, "unpack", bundle, tmp_path / "out")[0] == 0
+    unpack_with_modelkit(str(bundle), str(tmp_path / "there"))
+    assert picture(tmp_path / "out") == picture(tmp_path / "there") == picture(tree)
+    assert here(capsys, "repair", bundle)[0] == 0
+    assert {name: one for name, one in picture(bundle).items() if not name.endswith(".stale")} == picture(made)
+
+
 def test_two_bundles_without_a_manifest(bundle: Path, tree: Path, tmp_path: Path, capsys: Any) -> None:
     create(Request(str(tree), str(tmp_path / "other"), volume_size="2MiB", coding="raw", parity=0))
     shutil.copy(sorted((tmp_path / "other").glob("vol-*.mkv"))[-1], bundle / "vol-0001.mkv")

@@ -1120,8 +1120,7 @@ def repair(bundle: Bundle) -> int:
         for number, volume in numbers.items():
             parts[number] = beside(bundle.folder / volume.name)
         write_volumes(bundle, wrong, files, parts)
-        for number, part in parts.items():
-            put(part, bundle.folder / numbers[number].name)
+        give_names(bundle, {numbers[number].name: part for number, part in parts.items()})
     finally:
         for file in (*files.values(), *parts.values()):
             with suppress(OSError):  # of a full disk: the error itself is on its way already
@@ -1151,6 +1150,20 @@ def write_volumes(
                 parts[number].write(data)
     for number, part in parts.items():
         part.write(bundle.tail(numbers[number]))
+
+
+def give_names(bundle: Bundle, parts: Mapping[str, BinaryIO]) -> None:
+    """All of them are whole. What stands under a name and is another volume is kept until that has its name too."""
+    spares = []
+    for name, part in parts.items():
+        path = bundle.folder / name
+        if any(place == name != own for own, place in bundle.places.items()):
+            free = (f"vol-{number:04}.mkv" for number in range(VOLUMES, 0, -1))
+            spares.append(next(bundle.folder / one for one in free if not os.path.lexists(bundle.folder / one)))
+            os.replace(path, spares[-1])
+        put(part, path)
+    for spare in spares:
+        spare.unlink()
 
 
 def restore_documents(bundle: Bundle) -> int:

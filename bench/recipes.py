@@ -14,79 +14,37 @@ import sys
 import tempfile
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
+from judged import ROOT, Case, cases, importance, kl, line, tokens_of
+
 import modelkit
-from modelkit.operations import compute_importance
 from modelkit.operations.convert import Request, convert
 from modelkit.operations.gates import GATES
-from modelkit.operations.runnable import runnable
-from modelkit.operations.sample import ids_of_text
 from modelkit.operations.verify import Request as Pair
 from modelkit.operations.verify import Verification, verify
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "fixtures" / "stories"))
-from grammar import generate  # noqa: E402
 
 GATE_OF = {"q8_0": "int8", "q6_k": "q6", "q5_k_m": "q5", "q4_k_m": "int4", "q3_k_m": "", "q2_k": ""}
 """In order of the tables; the lowest have no gate, and are measured on the small model alone."""
 
 UNCHANGED = ("q8_0", "q6_k")  # the one searches no scale, the other gains next to nothing
 PAGE = ROOT / "docs" / "reference" / "recipe-figures.md"
-GARDEN = ROOT / "modelkit" / "texts" / "garden.txt"
-CHUNKS = 8  # of 512 tokens, for the importance of SmolLM2
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model, the texts to judge it on, the text to measure importance on."""
-
-    title: str
-    model: Path
-    judged: tuple[tuple[str, Path], ...]
-    measured: tuple[str, Path]
-    large: bool = False
-
-
-def cases(smollm2: Path, place: Path) -> list[Case]:
-    """Both models with their texts."""
-    for name, seed, count in (("held-out", 555, 20), ("measured", 987, 100)):
-        (place / name).write_text("\n".join(generate(seed, count)))
-    pages = [*sorted((ROOT / "docs" / "how-to").glob("*.md")), *sorted((ROOT / "docs" / "design").glob("*.md"))]
-    (place / "docs").write_text("\n".join(page.read_text() for page in pages))
-    garden = ("the built-in text", GARDEN)
-    own = ("20 stories that nothing has seen", place / "held-out")
-    stories = Case(
-        "Embedded story model (1.9 million weights, bf16)",
-        ROOT / "fixtures" / "stories" / "model",
-        (own, garden),
-        ("100 other stories", place / "measured"),
-    )
-    pages_title = f"{CHUNKS} chunks of docs/how-to and docs/design"
-    return [stories, Case("SmolLM2-135M-Instruct", smollm2, (garden,), (pages_title, place / "docs"), large=True)]
 
 
 def table(case: Case, place: Path) -> list[str]:
     """Markdown: one table for each text."""
-    weights = place / f"{case.model.stem}.imatrix.gguf"
-    title, text = case.measured
-    chunks = CHUNKS if case.large else None
-    found = compute_importance.compute(
-        compute_importance.Request(str(case.model), str(weights), str(text), chunks=chunks, force=True)
-    )
+    weights, tokens = importance(case, place)
     lines = {name: [*head(name, tokens_of(case, judged))] for name, judged in case.judged}
     target = place / f"{case.model.stem}.converted.gguf"
     for recipe, gate in GATE_OF.items():
         if not gate and case.large:
             continue
         sides = []
-        for importance in (None, str(weights)):
-            if importance is not None and recipe in UNCHANGED:
+        for weighed in (None, str(weights)):
+            if weighed is not None and recipe in UNCHANGED:
                 continue
             request = Request(
-                str(case.model), str(target), recipe, force=True, allow_requantize=True, importance=importance
+                str(case.model), str(target), recipe, force=True, allow_requantize=True, importance=weighed
             )
             convert(request)
             pairs = {name: Pair(str(case.model), str(target), text=str(judged), gate=GATES.get(gate))
@@ -95,13 +53,8 @@ def table(case: Case, place: Path) -> list[str]:
         for name, rows in lines.items():
             rows.append(row(recipe, target, [side[name] for side in sides]))
             print(case.title, rows[-1], flush=True)
-    measured = f"Importance was measured on {title}: {found.tokens:,} tokens."
+    measured = f"Importance was measured on {case.measured[0]}: {tokens:,} tokens."
     return [f"## {case.title}", "", measured, *(line for rows in lines.values() for line in ["", *rows])]
-
-
-def tokens_of(case: Case, text: Path) -> int:
-    """How long a text is for this model."""
-    return len(ids_of_text(runnable(case.model), str(text), None)[0])
 
 
 def head(text: str, tokens: int) -> list[str]:
@@ -120,17 +73,6 @@ def row(recipe: str, path: Path, sides: list[Verification]) -> str:
     gate = f"{judged.gate.name}: {judged.answer}" if judged is not None else ""
     cells = [f"`{recipe}`", f"{path.stat().st_size:,}", f"{bits:.2f}", matrices, *kl(sides[0]), gate]
     return line([*cells, *(kl(sides[1]) if len(sides) > 1 else ["", ""])])
-
-
-def kl(found: Verification) -> list[str]:
-    """Mean with half its 95 % interval, and top-1 agreement."""
-    low, high = found.kl_interval
-    return [f"{found.kl_mean:.2e} ± {(high - low) / 2:.0e}", f"{found.top1:.3f}"]
-
-
-def line(cells: list[str]) -> str:
-    """A line of a table."""
-    return f"| {' | '.join(cells)} |"
 
 
 def page(tables: list[list[str]]) -> str:

@@ -138,16 +138,7 @@ class Mlx:
         return _codes.values(self.codes(parts, shape, rows))
 
     def codes(self, parts: Sequence[Array], shape: Shape, rows: slice) -> Codes:
-        codes = _bits.unpack(self.words(parts, shape, rows), self.bits, shape[-1])
-        return replace(self.figures(parts, shape, rows), codes=codes)
-
-    def words(self, parts: Sequence[Array], shape: Shape, rows: slice) -> Array:
-        """The packed codes of these rows, dense along each: uint8 [row, byte]."""
-        found: Array = parts[0].reshape(matrix(shape)[0], -1)[rows]
-        return found
-
-    def figures(self, parts: Sequence[Array], shape: Shape, rows: slice) -> Codes:
-        """Codes without their codes: [row, 0]."""
+        codes = _bits.unpack(parts[0].reshape(matrix(shape)[0], -1)[rows], self.bits, shape[-1])
         groups = groups_of(shape[-1], self.group)
         found = [
             _grouped.floats(np.ascontiguousarray(part.reshape(matrix(shape)[0], -1)[rows]).reshape(-1), self._stored)
@@ -158,7 +149,7 @@ class Mlx:
         if self.offset == "middle" and biases is not None:
             _refuse_other_biases(scales, biases, -(2 ** (self.bits - 1)))
             biases = None
-        return Codes(self.grid, np.empty((rows.stop - rows.start, 0), np.uint8), scales, biases=biases)
+        return Codes(self.grid, codes, scales, biases=biases)
 
     @property
     def _stored(self) -> str:
@@ -166,15 +157,7 @@ class Mlx:
 
     def place(self, codes: Codes, parts: Sequence[Array], shape: Shape, rows: slice) -> None:
         self._refuse_writing()
-        self.put_words(_bits.pack(codes.codes, self.bits), parts, shape, rows)
-        self.put_figures(codes, parts, shape, rows)
-
-    def put_words(self, words: Array, parts: Sequence[Array], shape: Shape, rows: slice) -> None:
-        """Dense codes of these rows, uint8 [row, byte] in whole words, into their place."""
-        parts[0].reshape(matrix(shape)[0], -1)[rows] = words
-
-    def put_figures(self, codes: Codes, parts: Sequence[Array], shape: Shape, rows: slice) -> None:
-        """Scales and biases of these rows into their place."""
+        parts[0].reshape(matrix(shape)[0], -1)[rows] = _bits.pack(codes.codes, self.bits)
         biases = codes.biases
         if biases is None:
             biases = codes.scales * np.float32(-(2 ** (self.bits - 1)))

@@ -28,6 +28,7 @@ from modelkit.layouts._gptq_versions import (
     weighed_version,
 )
 from modelkit.layouts._gptq_zeros import wrapped
+from modelkit.layouts._rules import COMPANION, GROUP, WIDTH
 from modelkit.tensors import Tensor
 
 COMPANIONS = (".qzeros", ".scales", ".g_idx")
@@ -67,7 +68,7 @@ def _weight(arrays: Arrays, module: str, label: Label, faults: Faults) -> Tensor
     if not stored.complete(arrays, module, ".qweight", COMPANIONS, faults):
         return None
     for ending, axes in ((".qweight", 2), (".scales", 2), (".g_idx", 1)):
-        if not stored.axes(arrays, module + ending, axes, faults):
+        if not stored.axes(arrays, module + ending, axes, faults, WIDTH if ending == ".qweight" else COMPANION):
             return None
     parts = {ending: arrays.parts[module + ending] for ending in (".qweight", *COMPANIONS)}
     words, rows = parts[".qweight"].shape
@@ -78,13 +79,14 @@ def _weight(arrays: Arrays, module: str, label: Label, faults: Faults) -> Tensor
         return None
     if words * 32 != columns * bits:
         told = f"has {words:,} words for {columns:,} codes of {bits} bits, which fill {columns * bits / 32:,g}"
-        stored.mismatch(arrays, name, told, faults)
+        stored.mismatch(arrays, name, told, faults, rule=WIDTH)
         return None
     group = _group(columns, groups, label)
     scale = parts[".scales"].dtype
     if group is None or scale not in ("F16", "BF16", "F32"):
         what = f"is {scale} with {groups:,} groups of {columns:,} columns; the config says {label.group}"
-        stored.mismatch(arrays, f"{module}.scales", what, faults)
+        alike = group is None and parts[".qzeros"].shape[:1] == (groups,)
+        stored.mismatch(arrays, f"{module}.scales", what, faults, rule=GROUP if alike else COMPANION)
         return None
     encoding = Gptq(bits, group, scale, planar=label.planar)
     made = stored.weight(arrays, f"{module}.weight", (rows, columns), encoding, faults)
@@ -105,7 +107,9 @@ def _with_map(arrays: Arrays, tensor: Tensor, encoding: Gptq, groups: int, fault
     """The map is there even where it is plain: its values decide, not its presence."""
     name = tensor.parts[3].name
     if arrays.parts[name].size > LARGEST_PROBE:
-        stored.mismatch(arrays, name, f"has {tensor.shape[1]:,} columns; at most a million are read", faults)
+        stored.mismatch(
+            arrays, name, f"has {tensor.shape[1]:,} columns; at most a million are read", faults, rule=WIDTH
+        )
         return None
     found = arrays.read(name)
     if found == plain_map(tensor.shape[1], encoding.group):
@@ -113,7 +117,7 @@ def _with_map(arrays: Arrays, tensor: Tensor, encoding: Gptq, groups: int, fault
     largest = max(memoryview(found).cast("I") if _little() else _swapped(found), default=0)  # -1 is the largest of all
     if largest >= groups:
         told = largest if largest < 2**31 else largest - 2**32
-        stored.mismatch(arrays, name, f"names group {told:,}, but there are {groups:,}", faults, FETCH)
+        stored.mismatch(arrays, name, f"names group {told:,}, but there are {groups:,}", faults, FETCH, COMPANION)
         return None
     return replace(tensor, encoding=replace(encoding, mapped=True))
 

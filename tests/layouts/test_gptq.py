@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stored_arrays import case, cases, copied, data, dense, expected, folded, parts_of, saved, values
+from stored_arrays import RULES, case, cases, copied, data, dense, expected, folded, parts_of, saved, values
 
 from modelkit.encodings import find
 from modelkit.encodings.gptq import Gptq
@@ -184,7 +184,7 @@ def test_damage_is_told_with_what_is_wrong(tmp_path, damage, told) -> None:
     damage(made)
     with pytest.raises(BrokenFile, match=told) as caught:
         folded("gptq", saved(tmp_path, made), config())
-    assert caught.value.rule in ("missing-companion", "quantization-mismatch")
+    assert caught.value.rule in RULES
     assert caught.value.fix
 
 

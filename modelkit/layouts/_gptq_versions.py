@@ -120,7 +120,7 @@ def say_what_is_odd(
         message = (
             f"'{name}' stores a zero of 0 as {2**encoding.bits - 1}, which old exllama kernels take for a zero of "
         )
-        message += f"{2**encoding.bits}; modelkit reads 0, as GPTQModel does"
+        message += f"{2**encoding.bits}, and GPTQModel's loader carries into the next row; modelkit reads 0"
         faults.add(
             ZEROS, file, message, "use an engine that wraps, or --to gptq:zeros=v2", tensor=name, severity="warning"
         )

@@ -180,8 +180,8 @@ def cautions(tensors: Iterable[Tensor], stored: Stored) -> Iterator[str]:
     if found:
         yield (
             f"{sum(found.values()):,} groups of {len(found):,} weights ('{next(iter(found))}' first) have a zero of 0, "
-            "which version 1 of GPTQ stores as the topmost code: most engines count it round to 0, old exllama kernels "
-            "do not. --to gptq:zeros=v2 stores zeros as they are"
+            "which version 1 of GPTQ stores as the topmost code: old exllama kernels do not count that round to 0, and "
+            "GPTQModel carries it into the next row's zero. --to gptq:zeros=v2 stores zeros as they are"
         )
 
 

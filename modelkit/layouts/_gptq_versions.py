@@ -10,7 +10,7 @@ from modelkit.faults import Faults, Severity
 from modelkit.layouts import _stored as stored
 from modelkit.layouts._contract import LARGEST_PROBE, Arrays, Settings
 from modelkit.layouts._gptq_zeros import HEAD, balance, uniform
-from modelkit.layouts._rules import ZEROS
+from modelkit.layouts._rules import ORDER, ZEROS
 from modelkit.tensors import Tensor
 
 MOST = 16  # weights whose codes are weighed against their zeros: more say nothing new
@@ -27,6 +27,7 @@ class Label:
     symmetric: bool | None
     version: Version | None
     planar: bool
+    order: bool | None
     own: bool  # single modules may have bits and groups of their own
 
     @staticmethod
@@ -42,6 +43,7 @@ class Label:
             symmetric if isinstance(symmetric, bool) else None,
             FORMATS.get(label) if isinstance(label, str) else None,  # type: ignore[arg-type]
             label == "gptq_p",
+            settings["desc_act"] if isinstance(settings.get("desc_act"), bool) else None,
             bool(settings.get("dynamic")),
         )
 
@@ -100,6 +102,19 @@ def weighed_version(arrays: Arrays, found: list[Tensor], label: Label, faults: F
     judged: Severity | None = "error" if clear else None
     faults.add(ZEROS, file, message, fix, tensor=name, severity="warning", judged=judged)
     return other if clear else labelled
+
+
+def say_if_the_map_is_denied(arrays: Arrays, found: list[Tensor], label: Label, faults: Faults) -> None:
+    """Warn once of columns in an order of their own where the config says nothing of it, or the contrary."""
+    mapped = [tensor for tensor in found if isinstance(tensor.encoding, Gptq) and tensor.encoding.mapped]
+    if not mapped or label.order:
+        return
+    name = mapped[0].parts[3].name
+    what = "does not say desc_act, which most engines take for false" if label.order is None else "says desc_act false"
+    message = f"'{name}' is not in plain order, but the config {what}: engines then decode without the map"
+    judged: Severity | None = None if label.order is None else "error"
+    fix = "set desc_act to true in the config"
+    faults.add(ORDER, arrays.span(name).file, message, fix, tensor=name, severity="warning", judged=judged)
 
 
 def say_what_is_odd(

@@ -73,7 +73,7 @@ def _weight(arrays: Arrays, module: str, label: _Label, faults: Faults) -> Tenso
         return None
     version = _version(arrays, module, label, faults)
     shape = None if version is None else _shape(arrays, module, version)
-    group = None if shape is None else _group(arrays, module, shape[1], label, faults)
+    group = None if shape is None or version is None else _group(arrays, module, version, shape[1], label, faults)
     if version is None or shape is None or group is None:
         return None
     scale = arrays.parts[f"{module}.scales"].dtype
@@ -90,12 +90,10 @@ def _version(arrays: Arrays, module: str, label: _Label, faults: Faults) -> Vers
     fitting: list[Version] = []
     if weight.dtype == "I16":
         fitting = ["gemv_fast"]
-    elif first == second * 8:
-        fitting = ["gemm", "gemv"]
-    elif scales.shape[1] == second * 8:
-        fitting = ["gemm"]
-    elif scales.shape[0] == first:
-        fitting = ["gemv"]
+    else:
+        gemm, gemv = scales.shape[1] == second * 8, scales.shape[0] == first
+        tried: tuple[tuple[Version, bool], ...] = (("gemm", gemm), ("gemv", gemv))
+        fitting = [version for version, fits in tried if fits]
     name = f"{module}.qweight"
     if not fitting:
         told = f"is {list(weight.shape)} with scales {list(scales.shape)}, which no version of AWQ has"
@@ -103,8 +101,9 @@ def _version(arrays: Arrays, module: str, label: _Label, faults: Faults) -> Vers
     elif label.version is not None and label.version not in fitting:
         told = f"is {weight.dtype} {list(weight.shape)}, as in {fitting[0]}; the config says {label.version}"
         stored.mismatch(arrays, name, told, faults, SAY_VERSION, VARIANT)
-    elif label.version is None and len(fitting) > 1:
+    elif label.version is None and first == second * 8:
         told = f"is square: {list(weight.shape)} is gemm or gemv, and the config does not say which"
+        told += f"; its scales are as in {fitting[0]}" if len(fitting) == 1 else ""
         stored.mismatch(arrays, name, told, faults, SAY_VERSION, VARIANT)
     else:
         return label.version or fitting[0]
@@ -116,10 +115,15 @@ def _shape(arrays: Arrays, module: str, version: Version) -> tuple[int, int]:
     return {"gemm": (second * 8, first), "gemv": (first, second * 8), "gemv_fast": (first * 4, second)}[version]
 
 
-def _group(arrays: Arrays, module: str, columns: int, label: _Label, faults: Faults) -> int | None:
+def _group(arrays: Arrays, module: str, version: Version, columns: int, label: _Label, faults: Faults) -> int | None:
     """Columns of a group; 0 = all of them; None after a fault."""
-    groups = arrays.parts[f"{module}.scales"].shape[0]
+    groups, zeros = (arrays.parts[f"{module}.{one}"].shape[0] for one in ("scales", "qzeros"))
     group = label.group
+    if group and version == "gemm" and groups == zeros and -(-columns // group) != groups:
+        told = f"has {groups:,} rows; {columns:,} columns in groups of {group} need {-(-columns // group):,}"
+        fix = "correct group_size in the config, if the arrays are right"
+        stored.mismatch(arrays, f"{module}.scales", told, faults, fix, GROUP)
+        return None
     if group is None and groups and columns % groups == 0:  # gemm; the others are filled up and fail when compared
         group = columns // groups
     if group == columns:

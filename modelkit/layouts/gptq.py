@@ -23,6 +23,7 @@ from modelkit.layouts._gptq_versions import (
     Label,
     Version,
     say_if_labelled_otherwise,
+    say_if_the_map_is_denied,
     say_what_is_odd,
     uniform_version,
     weighed_version,
@@ -46,6 +47,7 @@ def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]
     """A weight for each qweight with its companions."""
     label = Label.of(settings)
     found = [one for module in stored.modules(arrays, ".qweight") if (one := _weight(arrays, module, label, faults))]
+    say_if_the_map_is_denied(arrays, found, label, faults)
     told: set[str] = set()
     undecided: Version | None = None
     for tensor in found:
@@ -79,14 +81,18 @@ def _weight(arrays: Arrays, module: str, label: Label, faults: Faults) -> Tensor
         return None
     if words * 32 != columns * bits:
         told = f"has {words:,} words for {columns:,} codes of {bits} bits, which fill {columns * bits / 32:,g}"
+        told += f"; '{module}.g_idx' counts them"
         stored.mismatch(arrays, name, told, faults, rule=WIDTH)
         return None
     group = _group(columns, groups, label)
     scale = parts[".scales"].dtype
     if group is None or scale not in ("F16", "BF16", "F32"):
-        what = f"is {scale} with {groups:,} groups of {columns:,} columns; the config says {label.group}"
+        what = f"is {scale} with {groups:,} groups of {columns:,} columns; the config says {label.group or 'none'}"
         alike = group is None and parts[".qzeros"].shape[:1] == (groups,)
-        stored.mismatch(arrays, f"{module}.scales", what, faults, rule=GROUP if alike else COMPANION)
+        rule, fix = (
+            (GROUP, "correct group_size in the config, if the arrays are right") if alike else (COMPANION, FETCH)
+        )
+        stored.mismatch(arrays, f"{module}.scales", what, faults, fix, rule)
         return None
     encoding = Gptq(bits, group, scale, planar=label.planar)
     made = stored.weight(arrays, f"{module}.weight", (rows, columns), encoding, faults)

@@ -109,7 +109,7 @@ SPOILT = {
     "no zeros": (without("weight_zero_point"), "has no 'a.weight_zero_point'", MISSING),
     "no codes": (without("weight_packed"), "has no weight beside it", MISSING),
     "more columns": (replaced("weight_shape", np.array([40, 4096])), "says 40 x 4,096", WIDTH),
-    "other columns": (replaced("weight_shape", np.array([40, 80])), "80 columns in groups of 32 need 3", GROUP),
+    "other columns": (replaced("weight_shape", np.array([40, 80])), "80 columns do not divide", GROUP),
     "other rows": (replaced("weight_shape", np.array([41, 64])), "says 41 x 64", WIDTH),
     "huge": (replaced("weight_shape", np.array([40, 2**62])), "says 40 x 4,611", WIDTH),
     "negative": (replaced("weight_shape", np.array([40, -64])), "says 40 x -64", WIDTH),

@@ -16,7 +16,8 @@ from modelkit.operations.validate import Request, validate
 
 UP, DOWN = "model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj"
 LAYOUTS = {
-    "gptq": "gptq", "gptq-asym": "gptq:symmetric=no", "awq": "awq", "mlx": "mlx", "mlx-mx": "mlx:mode=mxfp4",
+    "gptq": "gptq", "gptq-asym": "gptq:symmetric=no", "gptq-v2": "gptq:zeros=v2,symmetric=no",
+    "awq": "awq", "mlx": "mlx", "mlx-mx": "mlx:mode=mxfp4",
     "ct": "compressed-tensors", "ct-asym": "compressed-tensors:symmetric=no", "ct-3": "compressed-tensors:bits=3",
     "ct-bf16": "compressed-tensors:scale=bf16", "ct-row": "compressed-tensors:group=row",
     "ct-int8": "compressed-tensors:format=int-quantized", "ct-fp8": "compressed-tensors:format=float-quantized",

@@ -11,9 +11,9 @@ import ml_dtypes  # noqa: F401 - gives numpy the names of dtypes that safetensor
 import numpy as np
 import pytest
 from altered_models import DOWN, LAYOUTS, UP, Config, Tensors, altered, judged
+from layout_cases import golden
 from rules_museum import museum_script
 from safetensors.numpy import load_file
-from samples import DATA
 
 from modelkit.encodings._padded_bits import words
 from modelkit.errors import BadValue, BrokenFile, Refused
@@ -30,30 +30,15 @@ def test_nothing_is_said_of_what_modelkit_writes(name: str, built: Path) -> None
         assert judged(built / name, level) == []
 
 
-@pytest.mark.parametrize("case", sorted((DATA / "golden").glob("*/case.safetensors")), ids=lambda at: at.parent.name)
-def test_nothing_is_said_of_what_libraries_write(case: Path, tmp_path: Path) -> None:
-    """But for what is known: two are broken on purpose, two are in the old packing, one has act-order."""
-    spec, name = json.loads((case.parent / "spec.json").read_text()), case.parent.name
-    settings = dict(spec.get("quantization_config") or {})
-    methods = {"bnb": "bitsandbytes", "hqq": "hqq", "deepseek": "fp8", "gptoss": "mxfp4", "awq": "awq"}
-    method = methods.get(name.split("_")[0])
-    if not settings and method:
-        settings = {"quant_method": method}
-    config = {"quantization_config": settings} if settings else {}
-    if name.startswith("mlx"):
-        config = {"quantization": spec["args"]}
-    shutil.copy(case, tmp_path / "model.safetensors")
+@pytest.mark.parametrize("name", ["ct_neg_missing_scale", "gptq_neg_qzeros_narrow", "mlx_neg_scales_short"])
+def test_shared_damage_has_its_rule(name: str, tmp_path: Path) -> None:
+    place, spec = golden(name)
+    config = {"quantization": spec["args"]} if name.startswith("mlx") else {}
+    config |= {"quantization_config": spec["quantization_config"]} if "quantization_config" in spec else {}
+    shutil.copy(place.path / place.file, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(config))
-    found = [one for one in judged(tmp_path) if one[0] not in ("misaligned-data", "unsorted-tensors")]
-    rules = {rule for rule, _, _ in found}
-    if "_neg_" in name:
-        assert rules <= {"missing-companion", "companion-mismatch"}
-        assert rules
-    elif "legacy" in name:
-        assert rules == {"old-packing"}
-    else:
-        assert rules <= {"act-order"}
-        assert not [one for one in found if one[1] != "info"]
+    rules = {rule for rule, severity, _ in judged(tmp_path) if severity == "error"}
+    assert rules == {"missing-companion" if "missing" in name else "companion-mismatch"}
 
 
 def of(key: str, **words: object) -> Callable[[Config], object]:

@@ -47,29 +47,29 @@ class Row:
 
 
 ROWS = (
-    Row("compressed-tensors:bits=8,group={g}", "gptq:bits=8", "int8", BOTH, ("mse",)),
-    Row("compressed-tensors:format=int-quantized", "", "int8", BOTH),
-    Row("mlx:bits=8", "", "int8", BOTH),
+    Row("compressed-tensors:bits=8,group={g},scale=f16", "gptq:bits=8", "int8", BOTH, ("mse",)),
+    Row("compressed-tensors:format=int-quantized,scale=f16", "", "int8", BOTH),
+    Row("mlx:bits=8,scale=f16", "", "int8", BOTH),
     Row("compressed-tensors:format=float-quantized", "", "q6", RULE, RULE),
-    Row("compressed-tensors:bits=6,group={g}", "", "q6", BOTH),
-    Row("mlx:bits=6", "", "q6", BOTH),
-    Row("compressed-tensors:bits=5,group={g}", "", "q5", ALL, ("mse",)),
-    Row("mlx:bits=5", "", "q5", BOTH),
-    Row("compressed-tensors:group={g}", "gptq, awq", "int4", ALL, ALL),
-    Row("compressed-tensors:group=32", "gptq, awq", "int4", ALL),
+    Row("compressed-tensors:bits=6,group={g},scale=f16", "", "q6", BOTH),
+    Row("mlx:bits=6,scale=f16", "", "q6", BOTH),
+    Row("compressed-tensors:bits=5,group={g},scale=f16", "", "q5", ALL, ("mse",)),
+    Row("mlx:bits=5,scale=f16", "", "q5", BOTH),
+    Row("compressed-tensors:group={g},scale=f16", "gptq, awq", "int4", ALL, ALL),
+    Row("compressed-tensors:group=32,scale=f16", "gptq, awq", "int4", ALL),
     Row("compressed-tensors:group={g},scale=bf16", "", "int4", ("mse",)),
-    Row("compressed-tensors:group={g},symmetric=no", "gptq, awq", "int4", ALL, ("mse", WEIGHED)),
-    Row("compressed-tensors:group=32,symmetric=no", "gptq, awq", "int4", ("mse",)),
-    Row("mlx", "", "int4", ALL, ALL),
-    Row("mlx:group=32", "", "int4", ("mse",)),
+    Row("compressed-tensors:group={g},symmetric=no,scale=f16", "gptq, awq", "int4", ALL, ("mse", WEIGHED)),
+    Row("compressed-tensors:group=32,symmetric=no,scale=f16", "gptq, awq", "int4", ("mse",)),
+    Row("mlx:scale=f16", "", "int4", ALL, ALL),
+    Row("mlx:group=32,scale=f16", "", "int4", ("mse",)),
     Row("compressed-tensors:format=mxfp4-pack-quantized", "mlx:mode=mxfp4", "int4", RULE, RULE),
     Row("compressed-tensors:format=nvfp4-pack-quantized", "", "int4", RULE, RULE),
     Row("gptq:bits=3,group={g}", "compressed-tensors:bits=3", "", ALL),
     Row("gptq:bits=3,group={g},symmetric=no", "compressed-tensors:bits=3", "", ALL),
-    Row("mlx:bits=3", "", "", BOTH),
+    Row("mlx:bits=3,scale=f16", "", "", BOTH),
     Row("gptq:bits=2,group={g}", "compressed-tensors:bits=2", "", ALL),
     Row("gptq:bits=2,group={g},symmetric=no", "compressed-tensors:bits=2", "", ALL),
-    Row("mlx:bits=2", "", "", BOTH),
+    Row("mlx:bits=2,scale=f16", "", "", BOTH),
 )
 """In order of the tables. 3 and 2 bits have no gate; the large model goes through what shows something of its own."""
 
@@ -179,9 +179,9 @@ states after the last layer (roots of squares, relative to the original's). Mean
   length again. *mse, importance* weighs the error of columns by [importance](../how-to/importance.md).
 - Small floats (FP8, MXFP4, NVFP4) follow one rule.
 
-`compressed-tensors`, `gptq` and `awq` hold the same values where a row names them; they leave the embedding alone.
-`mlx` quantises it too, with 8 bits, or with the bits that are typed. What goes from one to the other without loss:
-[the table of pairs](layouts.md).
+`compressed-tensors`, `gptq` and `awq` hold the same values where a row names them; they leave the embedding alone. `mlx`
+quantises it too, with 8 bits, or with the bits that are typed. `scale=f16` is said because compressed-tensors and MLX have
+bf16 scales of a bf16 model by default. What goes from one to the other without loss: [the table of pairs](layouts.md).
 
 How to read SmolLM2: it has 135 million weights and nothing to spare. With plain 4 bits no layout passes `int4`, whose
 limits come from models fifty times as large: the search is within 2 % of the least error that such groups can have, and

@@ -48,8 +48,10 @@ def run(command: list[str], out: Path, environment: dict[str, str] | None = None
     out.unlink(missing_ok=True)
     os.sync()
     before, began = os.times(), time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **(environment or {})})
+    done = subprocess.run(command, check=False, capture_output=True, env={**os.environ, **(environment or {})})
     wall, after = time.perf_counter() - began, os.times()
+    if done.returncode:
+        sys.exit(f"{' '.join(command[:2])} failed: {done.stderr.decode(errors='replace')[-500:]}")
     out.unlink()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return wall, cpu

@@ -7,9 +7,10 @@
 >>> model["model.norm.weight"].shape
 (256,)
 
-`open` reads headers; a tensor's values are read when they are asked for. `convert`, `run`, `verify`, `validate`,
-`shard` and `merge` do what the commands of these names do, `logits` gives a model's raw predictions as an array,
-`model_digest` what `checksum --model` prints. All of them raise ModelkitError, whose `fix` says what to do about it.
+`open` reads headers; a tensor's values are read when they are asked for. `convert`, `importance`, `run`, `verify`,
+`validate`, `shard` and `merge` do what the commands of these names do, `logits` gives a model's raw predictions as
+an array, `model_digest` what `checksum --model` prints. All of them raise ModelkitError, whose `fix` says what to
+do about it.
 docs/tutorial.md shows them at work.
 """
 
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from modelkit.errors import ModelkitError as ModelkitError
     from modelkit.operations.calls import convert as convert
+    from modelkit.operations.calls import importance as importance
     from modelkit.operations.calls import logits as logits
     from modelkit.operations.calls import merge as merge
     from modelkit.operations.calls import run as run
@@ -39,6 +41,7 @@ _PLACES = {
     "ModelkitError": "errors:ModelkitError",
     "OpenModel": "operations.reading:OpenModel",
     "convert": "operations.calls:convert",
+    "importance": "operations.calls:importance",
     "logits": "operations.calls:logits",
     "merge": "operations.calls:merge",
     "model_digest": "operations.checksum_model:model_digest",
@@ -55,6 +58,7 @@ __all__ = [
     "OpenModel",
     "__version__",
     "convert",
+    "importance",
     "logits",
     "merge",
     "model_digest",

@@ -14,7 +14,11 @@ Severity = Literal["error", "warning", "info"]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong with a file. `rule` is the id that `validate` and its documentation use."""
+    """One thing wrong with a file. `rule` is the id that `validate` and its documentation use.
+
+    `severity` says whether reading can go on. `judged` is what `validate` makes of it where that is another: what
+    modelkit reads rightly all the same, but others would not.
+    """
 
     rule: str
     file: str
@@ -23,6 +27,7 @@ class Fault:
     offset: int | None = None
     tensor: str | None = None
     severity: Severity = "error"
+    judged: Severity | None = None
 
 
 class Faults:
@@ -47,11 +52,12 @@ class Faults:
         offset: int | None = None,
         tensor: str | None = None,
         severity: Severity = "error",
+        judged: Severity | None = None,
     ) -> None:
         """Keep a fault; raise BrokenFile for it when reading is strict and it is an error."""
         if self._kept[rule, file] < MOST:
             self._kept[rule, file] += 1
-            self.found.append(Fault(rule, file, message, fix, offset, tensor, severity))
+            self.found.append(Fault(rule, file, message, fix, offset, tensor, severity, judged))
         else:
             self.more[rule, file] += 1
         if self.strict and severity == "error":

@@ -41,11 +41,11 @@ def repack(job: Job, door: Door) -> bool:
     """
     source = Runs(job.source, job.shape, job.reads, job.whole, door.read)
     target = Placing(job.target, job.shape, job.writes, door.write)
-    beyond = False
+    fit, beyond = None if job.copies else repacking(job.source, job.target, job.steps), False
     for first, count in _slabs(job):
         try:
-            if job.repacks:
-                if _codes(job, source, target, first, count):
+            if fit is not None:
+                if _codes(job, source, target, first, count, exact=fit == "EXACT"):
                     continue
                 beyond = True
             _values(job, source, target, door.weights, first, count)
@@ -62,7 +62,7 @@ def _slabs(job: Job) -> Iterator[tuple[int, int]]:
         yield first, min(job.slab, rows - first)
 
 
-def _codes(job: Job, source: Runs, target: Placing, first: int, count: int) -> bool:
+def _codes(job: Job, source: Runs, target: Placing, first: int, count: int, *, exact: bool) -> bool:
     """Repack a slab; False, and nothing done, where a weight would move by more than rounding explains."""
     found = source.codes(first, count)
     for step in job.steps:
@@ -76,7 +76,7 @@ def _codes(job: Job, source: Runs, target: Placing, first: int, count: int) -> b
         group = found.grid.group or shape[1]
         row, place = divmod(error.index, max(found.scales.shape[1], 1))
         raise BadValue(error.message, error.fix, index=row * shape[1] + place * group) from None
-    if repacking(job.source, job.target, job.steps) != "EXACT" and moves_beyond(found, fitting):
+    if not exact and moves_beyond(found, fitting):
         return False
     target.codes(fitting, first)
     return True

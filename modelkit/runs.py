@@ -64,11 +64,11 @@ class Runs:
     spans: Sequence[Span]
     whole: Sequence[bool]
     read: Read
+    together: int = field(init=False)
     _kept: dict[int, Array] = field(default_factory=dict)
 
-    @property
-    def together(self) -> int:
-        return together(self.encoding, self.shape)
+    def __post_init__(self) -> None:
+        self.together = together(self.encoding, self.shape)
 
     def values(self, first: int, count: int) -> F32:
         """float32 [count, column]: the real values rounded once."""
@@ -117,11 +117,11 @@ class Placing:
     shape: Shape
     spans: Sequence[Span]
     write: Callable[[Span, Array], None]
+    across: bool = field(init=False)
     _buffers: list[Array] = field(default_factory=list)
 
-    @property
-    def across(self) -> bool:
-        return lies_across(self.encoding, self.shape)
+    def __post_init__(self) -> None:
+        self.across = lies_across(self.encoding, self.shape)
 
     def codes(self, codes: Codes, first: int) -> None:
         """Rows from `first` on as codes of the encoding's own grid."""

@@ -21,8 +21,9 @@ from modelkit.tensors import Part, Tensor
 
 ROUND = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
 DTYPES = {
-    "I8": np.int8, "U8": np.uint8, "I32": np.int32, "U32": np.uint32, "I64": np.int64, "F16": np.float16,
-    "F32": np.float32, "BF16": ml_dtypes.bfloat16, "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E8M0": np.uint8,
+    "I8": np.int8, "U8": np.uint8, "I16": np.int16, "I32": np.int32, "U32": np.uint32, "I64": np.int64,
+    "F16": np.float16, "F32": np.float32, "BF16": ml_dtypes.bfloat16, "F8_E4M3": ml_dtypes.float8_e4m3fn,
+    "F8_E8M0": np.uint8,
 }  # fmt: skip
 NAMES = {np.dtype(kind): name for name, kind in DTYPES.items() if name != "F8_E8M0"}
 

@@ -30,8 +30,8 @@ sys.path.insert(0, str(ROOT / "fixtures" / "ggml"))
 import imatrix
 
 TOUR = (
-    ("compressed", "compressed-tensors"), ("gptq", "gptq"), ("awq", "awq"), ("mlx", "mlx"), ("q4_0.gguf", "pure:q4_0"),
-    ("again", "compressed-tensors"),
+    ("compressed", "compressed-tensors:scale=f16"), ("gptq", "gptq"), ("awq", "awq"), ("mlx", "mlx"),
+    ("q4_0.gguf", "pure:q4_0"), ("again", "compressed-tensors"),
 )  # fmt: skip
 
 
@@ -149,6 +149,43 @@ def test_zeros_of_their_own_go_exactly_where_they_are_whole(uneven: Path, tmp_pa
     assert identical(uneven, tmp_path / "mlx32")
 
 
+def test_version_2_of_gptq_is_written_when_asked_for(uneven: Path, tour: dict[str, Path], tmp_path: Path) -> None:
+    for source, offset in ((uneven, ",symmetric=no"), (tour["awq"], "")):
+        target = tmp_path / f"v2{offset}"
+        assert go(source, target, "gptq:zeros=v2") == {"EXACT": 29}
+        assert encodings(target)["model.layers.0.mlp.up_proj.weight"] == f"gptq:bits=4,group=128{offset},zeros=v2"
+        assert config(target)["quantization_config"]["checkpoint_format"] == "gptq_v2"  # type: ignore[index]
+        assert model_digest(target).digest == model_digest(source).digest
+        assert go(target, tmp_path / f"v1{offset}", "gptq") == {"EXACT": 29}
+        assert config(tmp_path / f"v1{offset}")["quantization_config"]["checkpoint_format"] == "gptq"  # type: ignore[index]
+    with pytest.raises(Unsupported, match="one version"):
+        go(tour["awq"], tmp_path / "both", "gptq", keep=("down_proj=gptq:zeros=v2",))
+
+
+def test_a_zero_of_0_in_version_1_is_told(stories: Path, tmp_path: Path) -> None:
+    """Engines do not agree on it: a group of nothing but positive weights has one."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for path in stories.iterdir():
+        (source / path.name).write_bytes(path.read_bytes())
+    arrays = load_file(source / "model.safetensors")
+    name = "model.layers.2.mlp.down_proj.weight"
+    arrays[name][77:79, 128:256] = np.abs(arrays[name][77:79, 128:256])
+    save_file(arrays, source / "model.safetensors", {"format": "pt"})
+    found = {
+        to: convert(Request(str(source), f"{tmp_path}/{number}/", to))
+        for number, to in enumerate(("gptq:symmetric=no,method=rtn", "gptq:symmetric=no,method=rtn,zeros=v2", "gptq"))
+    }
+    first, *others = (result.cautions for result in found.values())
+    assert len(first) == 1
+    assert first[0].startswith(f"2 groups of 1 weights ('{name}' first) have a zero of 0")
+    assert not any(others)
+    assert first[0] in receipt(found["gptq:symmetric=no,method=rtn"])["notes"]
+    assert model_digest(tmp_path / "0").digest == model_digest(tmp_path / "1").digest  # we read 0 in both
+    again = convert(Request(f"{tmp_path}/1", f"{tmp_path}/again/", "gptq"))
+    assert again.cautions == first
+
+
 def test_biases_of_mlx_are_rounded_zeros_and_the_figure_is_measured(uneven: Path, tmp_path: Path) -> None:
     result = convert(Request(str(uneven), f"{tmp_path}/mlx/", "mlx"))
     rounded = [one for one in result.verdicts if one.verdict == "ROUNDED"]
@@ -222,12 +259,12 @@ def test_scales_that_half_precision_cannot_hold_are_named(stories: Path, tmp_pat
 def test_embeddings_are_quantised_where_the_engine_wants_it_and_gently(stories: Path, tmp_path: Path) -> None:
     go(stories, tmp_path / "mlx", "mlx")
     found = encodings(tmp_path / "mlx")
-    assert found["model.embed_tokens.weight"] == "mlx:bits=8,group=64"
-    assert found["model.layers.0.self_attn.q_proj.weight"] == "mlx:bits=4,group=64"
+    assert found["model.embed_tokens.weight"] == "mlx:bits=8,group=64,scale=bf16"
+    assert found["model.layers.0.self_attn.q_proj.weight"] == "mlx:bits=4,group=64,scale=bf16"
     assert found["model.norm.weight"] == "bf16"
     assert config(tmp_path / "mlx")["quantization"]["model.embed_tokens"] == {"group_size": 64, "bits": 8}  # type: ignore[index]
     assert go(tmp_path / "mlx", tmp_path / "gptq", "gptq", allow_requantize=True)["EXACT"] == 7
-    assert encodings(tmp_path / "gptq")["model.embed_tokens.weight"] == "f16"
+    assert encodings(tmp_path / "gptq")["model.embed_tokens.weight"] == "bf16"
 
 
 def test_a_second_copy_of_a_tied_head_is_left_out(stories: Path, tmp_path: Path) -> None:
@@ -269,11 +306,53 @@ def test_keep_and_recipes_name_encodings_of_the_same_layout(stories: Path, tmp_p
     recipe.write_text('base = "mlx:bits=4,group=64"\n[[rules]]\nmatch = "v_proj"\nto = "mlx:bits=8,group=64"\n')
     go(stories, tmp_path / "mine", None, recipe=str(recipe))
     found = encodings(tmp_path / "mine")
-    assert found["model.layers.0.self_attn.v_proj.weight"] == "mlx:bits=8,group=64"
-    assert found["model.layers.0.self_attn.q_proj.weight"] == "mlx:bits=4,group=64"
-    assert found["model.embed_tokens.weight"] == "mlx:bits=8,group=64"
+    assert found["model.layers.0.self_attn.v_proj.weight"] == "mlx:bits=8,group=64,scale=bf16"
+    assert found["model.layers.0.self_attn.q_proj.weight"] == "mlx:bits=4,group=64,scale=bf16"
+    assert found["model.embed_tokens.weight"] == "mlx:bits=8,group=64,scale=bf16"
     with pytest.raises(Refused, match="at once"):
         go(stories, tmp_path / "both", "gptq", keep=("down_proj=awq",))
+
+
+@pytest.mark.parametrize(
+    ("to", "layer", "scale"),
+    [
+        ("compressed-tensors", "weight_scale", "BF16"),
+        ("compressed-tensors:bits=8,scale=f16", "weight_scale", "F16"),
+        ("compressed-tensors:format=int-quantized", "weight_scale", "BF16"),
+        ("mlx", "scales", "BF16"),
+        ("mlx:scale=f16", "scales", "F16"),
+        ("gptq", "scales", "F16"),
+        ("awq", "scales", "F16"),
+    ],
+)
+def test_scales_have_the_dtype_in_which_engines_load_the_model(
+    to: str, layer: str, scale: str, stories: Path, tmp_path: Path
+) -> None:
+    """That of config.json, to which other scales would be rounded; GPTQ and AWQ have f16 and nothing else."""
+    go(stories, tmp_path / "out", to)
+    assert config(tmp_path / "out")["torch_dtype"] == "bfloat16"
+    parts = {part.name: part.dtype for one in open_model(str(tmp_path / "out")).model.tensors for part in one.parts}
+    found = {dtype for name, dtype in parts.items() if name.endswith(f".{layer}")}
+    assert found == {scale}
+
+
+@pytest.mark.parametrize("to", ["compressed-tensors", "mlx"])
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+def test_scales_of_other_models_are_f16(dtype: str, to: str, stories: Path, tmp_path: Path) -> None:
+    """Which float32 holds, so that engines of such a model round nothing."""
+    go(stories, tmp_path / "model", dtype)
+    go(tmp_path / "model", tmp_path / "out", to)
+    assert "scale=" not in encodings(tmp_path / "out")["model.layers.0.mlp.up_proj.weight"]
+
+
+def test_kept_weights_have_the_models_scales_too_unless_others_are_asked_for(stories: Path, tmp_path: Path) -> None:
+    keep = ("down_proj=compressed-tensors:bits=8", "k_proj=compressed-tensors:bits=8,scale=f32")
+    go(stories, tmp_path / "ct", "compressed-tensors", keep=keep)
+    found = encodings(tmp_path / "ct")
+    assert found["model.layers.0.mlp.down_proj.weight"] == "compressed_tensors:bits=8,group=128,scale=bf16"
+    assert found["model.layers.0.self_attn.k_proj.weight"] == "compressed_tensors:bits=8,group=128,scale=f32"
+    groups = config(tmp_path / "ct")["quantization_config"]["config_groups"]  # type: ignore[index]
+    assert [len(group["targets"]) for group in groups.values()] == [1, 6]  # dtypes of scales make no groups
 
 
 def test_rows_that_do_not_divide_are_refused_with_the_groups_that_do(tmp_path: Path) -> None:

@@ -57,16 +57,25 @@ def check(found: list[list[str]], wanted: list[list[str]]) -> None:
             assert measured[verdict][1] == pytest.approx(error, rel=0.15), one
 
 
-@pytest.fixture(scope="module")
-def uneven(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    """The stops of the asymmetric tour of the embedded model, and how each was made."""
-    folder, at, stops = tmp_path_factory.mktemp("uneven"), stories, {}
+def asymmetric(model: Path, folder: Path, words: str) -> dict[str, Result]:
+    """The stops of the asymmetric tour, and how each was made; `words` for the first."""
+    at, stops = model, {}
     for name, to, *how in layout_tour.ASYMMETRIC:
-        stops[f"{folder}/{name}"] = convert(
-            Request(str(at), f"{folder}/{name}", f"{to}:group=128,symmetric=no" if how else to)
-        )
+        stops[f"{folder}/{name}"] = convert(Request(str(at), f"{folder}/{name}", f"{to}:{words}" if how else to))
         at = folder / name
     return stops
+
+
+@pytest.fixture(scope="module")
+def uneven(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    """As the page has it: scales in the model's dtype."""
+    return asymmetric(stories, tmp_path_factory.mktemp("uneven"), "group=128,symmetric=no")
+
+
+@pytest.fixture(scope="module")
+def in_f16(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    """With the scales of the table of pairs."""
+    return asymmetric(stories, tmp_path_factory.mktemp("f16"), "group=128,symmetric=no,scale=f16")
 
 
 def test_the_asymmetric_tour_rounds_as_its_page_states(uneven: dict[str, Result]) -> None:
@@ -78,12 +87,12 @@ def test_the_asymmetric_tour_rounds_as_its_page_states(uneven: dict[str, Result]
     check(rows, stated(of_model("Embedded"), "With zeros"))
 
 
-def test_the_asymmetric_tour_rounds_as_the_table_of_pairs_states(uneven: dict[str, Result]) -> None:
-    by_target = dict(zip(("compressed-tensors", "gptq", "awq", "mlx", "q4_1", "again"), uneven.values(), strict=True))
+def test_the_asymmetric_tour_rounds_as_the_table_of_pairs_states(in_f16: dict[str, Result]) -> None:
+    by_target = dict(zip(("compressed-tensors", "gptq", "awq", "mlx", "q4_1", "again"), in_f16.values(), strict=True))
     for source, target in (("compressed-tensors:symmetric=no", "gptq"), ("gptq:symmetric=no", "awq"),
                            ("awq:symmetric=no", "mlx"), ("mlx", "q4_1")):  # fmt: skip
         verdict, _, figure = MATRIX[source][target].partition(" ")
-        found = [one for one in by_target[target].verdicts if ".layers." in one.source or "blk." in one.target]
+        found = [one for one in by_target[target].verdicts if ".layers." in one.source or "blk." in one.source]
         assert {one.verdict for one in found if one.largest_error} <= {verdict}, target
         for one in found:
             if verdict == "ROUNDED" and one.largest_error:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from modelkit.bundles import limits, paths
@@ -194,6 +195,8 @@ def _check(found: Description, name: str) -> None:
     for file in (*found.files, *base):
         if not _HEX.fullmatch(file.sha256):
             raise _lie(name, f"has no SHA-256 of {file.path!r}")
+    if any(one.path.encode() > other.path.encode() for one, other in pairwise(found.files)):
+        raise _lie(name, "names files out of order")
     clash = paths.clash_of((file.path for file in found.files), found.folders)
     if clash is not None:
         raise _lie(name, f"names {clash!r} twice, or as a file and a folder")

@@ -22,7 +22,7 @@ or with coreutils alone:
 
 To restore the files:
     python3 -S -I unpack.py unpack . DESTINATION{base}
-    (cd DESTINATION && sha256sum -c FILES.sha256)    # with FILES.sha256 from this folder
+    (cd DESTINATION && sha256sum -c -) < FILES.sha256
 
 If something is damaged:
     python3 -S -I unpack.py repair .
@@ -38,7 +38,9 @@ gave you by another way (telephone, paper, a signed letter){signature}.
 
 BASE = " --base OLD\n    (OLD is the folder {name!r}, which this bundle builds on and does not contain)"
 
-SIGNED = ", or verify model.sig with\nthe sender's public key, which must come by another way too"
+SIGNED = """,
+or check model.sig with the sender's public key, which must come by another way too:
+    python3 -S -I unpack.py verify . --key sender.pub"""
 
 CODECS = {
     "zstd": "The volumes are coded with zstd: Python 3.14 reads them as it is; older ones need the zstandard package\n"
@@ -54,12 +56,13 @@ APPROVAL = """\
 |---|---|
 | bundle id | `{id}` |
 | content | {files:,} files, {size:,} bytes |
-| carried as | {volumes:,} volumes, {stored:,} bytes{parity} |
+| carried as | {volumes:,} volumes, {stored:,} bytes{parity}{base} |
 | from | {repository} |
 | revision | {revision} |
 | licence | {license} |
 | made with | {writer} |
 | made at | {created} |
+| signature | {signature} |
 
 ## What is inside
 
@@ -69,13 +72,14 @@ APPROVAL = """\
 
 ## Who checks what
 
-- [ ] **Sender**: the origin, revision and licence above are right. The bundle id went to the receiver by another way
-      than the media.
+- [ ] **Sender**: the origin, revision and licence above are right. The bundle id{key} went to the receiver by another
+      way than the media.
 - [ ] **Security officer**: `sha256sum -c SHA256SUMS` reports OK for every file. No file but those listed in it is on
       the media (SHA256SUMS.sha256 aside).
       `unpack.py` is one readable file of standard Python; its SHA-256 is `{unpack}`.
-- [ ] **Receiver**: `python3 -S -I unpack.py verify .` reports whole; the bundle id is the one that the sender gave.
-      After unpacking, `sha256sum -c FILES.sha256` in the unpacked folder reports OK.
+- [ ] **Receiver**: `python3 -S -I unpack.py verify .{option}` reports whole, and the bundle id that the sender gave.
+      After `unpack.py unpack . DESTINATION{option}`, the files in DESTINATION are those above:
+      `(cd DESTINATION && sha256sum -c -) < FILES.sha256`.
 
 | role | name | date | signature |
 |---|---|---|---|
@@ -93,7 +97,7 @@ def files_list(files: tuple[TreeFile, ...]) -> bytes:
 
 def readme(description: Description, volumes: int, *, signed: bool) -> bytes:
     """README.txt."""
-    repair = "Parity restores up to {} volumes, and scratches in more of them.\n" if description.parity else ""
+    repair = "Parity restores any {} of all volumes, and scratches in more of them.\n" if description.parity else ""
     return README.format(
         name=description.name,
         id=description.id,
@@ -108,7 +112,7 @@ def readme(description: Description, volumes: int, *, signed: bool) -> bytes:
     ).encode()
 
 
-def approval(description: Description, created: str, volumes: int, stored: int, unpack: str) -> bytes:
+def approval(description: Description, created: str, volumes: int, stored: int, unpack: str, *, signed: bool) -> bytes:
     """APPROVAL.md: one page for the person who signs the transfer. `unpack`: SHA-256 of unpack.py."""
     rows = [f"| {_cell(file.path)} | {file.size:,} | `{file.sha256}` |" for file in description.files[:LISTED]]
     more = len(description.files) - LISTED
@@ -122,6 +126,10 @@ def approval(description: Description, created: str, volumes: int, stored: int, 
         volumes=volumes,
         stored=stored,
         parity=f", and {description.parity} of parity" if description.parity else ", without parity",
+        base=f"; only what differs from {_cell(description.base.name)}" if description.base else "",
+        signature="model.sig, over the files below, for a key that must come by another way" if signed else "none",
+        key=" and the public key" if signed else "",
+        option=" --key sender.pub" if signed else "",
         repository=_cell(description.source.repository) or "not stated",
         revision=_cell(description.source.revision) or "not stated",
         license=_cell(description.source.license) or "not stated",
@@ -143,7 +151,6 @@ def bill_of_materials(description: Description, created: str) -> bytes:
         "type": "machine-learning-model",
         "bom-ref": f"model:{description.id}",
         "name": description.name,
-        "hashes": [{"alg": "SHA-256", "content": description.id}],
         "components": [_file(number, file) for number, file in enumerate(description.files)],
         "properties": [{"name": "modelkit:bundle-id", "value": description.id}],
     }

@@ -48,5 +48,5 @@ STRIPES = (1 << 16, 1 << 20)
 SMALL_VOLUME = 16 << 20
 """Volumes below this size have the small stripe, so that little is lost to padding."""
 
-SMALL_TREE = 64 << 20
-"""So have trees below this size."""
+SMALL_TREE = 512 << 20
+"""So have trees below this size: their digests take less room than the half of a large stripe that stays empty."""

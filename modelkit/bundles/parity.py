@@ -237,16 +237,3 @@ def _inverted(square: list[list[int]]) -> list[list[int]]:
                     e ^ multiply(factor, other) for e, other in zip(rows[number], rows[column], strict=True)
                 ]
     return [row[size:] for row in rows]
-
-
-def rebuild(data: int, rows: Matrix, stripes: Mapping[int, Bytes], lost: Iterable[int]) -> dict[int, Array]:
-    """The stripes of the volumes `lost` from those that are there, by number; uint8 arrays.
-
-    Raises Refused when fewer than K of the stripes are there. What comes back must be held against its digest:
-    no code can tell that a stripe which it was given is wrong.
-    """
-    plan = recovery(data, rows, lost, set(range(data + len(rows))) - set(stripes))
-    into = [np.zeros(len(next(iter(stripes.values()))), np.uint8) for _ in plan.lost]
-    for number, column in zip(plan.use, plan.columns, strict=True):
-        accumulate(into, column, stripes[number])
-    return dict(zip(plan.lost, into, strict=True))

@@ -1,16 +1,32 @@
 #!/usr/bin/env python3
-"""Checks, repairs and unpacks a modelkit bundle with nothing but Python 3.11: no package is needed, no network is used.
+"""Checks, repairs and unpacks a modelkit bundle with nothing but Python 3.11 or later.
 
-    python3 -S -I unpack.py list   BUNDLE                  what is in it
-    python3 -S -I unpack.py verify BUNDLE [--key PUB]      whether every stored byte is right
-    python3 -S -I unpack.py repair BUNDLE                  make lost and damaged volumes anew, from parity
-    python3 -S -I unpack.py unpack BUNDLE DEST [--key PUB] [--base OLD]    again to go on; disc by disc where need be
+    python3 -S -I unpack.py list   BUNDLE           what is in it
+    python3 -S -I unpack.py verify BUNDLE           whether every stored byte is right
+    python3 -S -I unpack.py repair BUNDLE           make lost and damaged volumes anew, from parity
+    python3 -S -I unpack.py unpack BUNDLE DEST      again to go on; disc by disc where need be
 
-docs/design/bundle-format.md of modelkit says what every byte means. This file reads from top to bottom: 1 what is
-believed, 2 volumes, 3 parity, 4 pieces, 5 the signature, 6 the destination, 7 the verbs. A bundle is not trusted: no
-number in it is believed before it is held against a limit, no link is written or followed below DEST, and a file gets
-its name only when its SHA-256 is right. But a program that came with a bundle cannot vouch for it: take this file, or
-at least the public key, from somewhere else.
+With each of them: --key PUB refuses what the owner of that key has not signed; --verify-media reads from the medium
+and not from the system's memory of it. list and verify take --json; unpack takes --base OLD and --trust-wheels.
+Exit codes: 0 whole or done, 1 damaged or refused, 2 no manifest anywhere or usage, 130 interrupted.
+
+It starts no program and opens no connection. It writes in BUNDLE (repair), below DEST (unpack), and with
+--trust-wheels into a temporary folder. A bundle is not trusted: no number in it is believed before it is held
+against a limit, no link is written or followed, and a file gets its name only when its SHA-256 is right. But a
+program that came with a bundle cannot vouch for it: take this file, or at least the public key, from somewhere else.
+
+Contents; each part uses only those above it. docs/design/bundle-format.md of modelkit says what every byte means.
+
+    1  what is believed     limits; how numbers, texts, JSON, paths and the description are held against them
+    2  files                how they are read (nothing waits for a pipe) and written (whole or not at all)
+    3  volumes              head, body and tail: what a volume says of itself
+    4  the bundle           the manifest and the volumes of a folder; what contradicts itself is refused
+    5  damage               which stripes, heads, tails and documents are not as they were written
+    6  parity               lost stripes from those that are left: Reed-Solomon as XORs of long integers
+    7  pieces               the table of a volume; from stored planes to the bytes of files
+    8  the signature        OpenSSF Model Signing: ECDSA on the curve P-256
+    9  the destination      unfinished files, the journal of an interrupted run, final names
+    10 the verbs            list, verify, repair, unpack, and the command line
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -42,16 +58,16 @@ from typing import Any, BinaryIO, NamedTuple
 
 MIB = 1 << 20
 PIECE, TABLE, DESCRIPTION, MANIFEST, DOCUMENT = MIB, 64 * MIB, 32 * MIB, 128 * MIB, 64 * MIB  # bytes at most
-FILES, VOLUMES, LARGEST, RUN = 100_000, 9_999, 1 << 62, 256  # RUN: stripes that one thread checks
+FILES, VOLUMES, LARGEST = 100_000, 9_999, 1 << 62  # files and volumes at most; bytes of anything at most
+RUN = 256  # stripes that one thread checks
+SYNC = 256 * MIB  # bytes that are unpacked from one line of the journal to the next
+STATE = ".modelkit-unpack"  # what DEST holds until it is whole
 HEAD, FOOTER = struct.Struct("<8sHHI32sI8xI"), struct.Struct("<8sQQIIQQI32s8xI")  # both end with the CRC of the rest
 MAGIC, TAIL_MAGIC = b"\x89MKV\r\n\x1a\n", b"\x89MKT\r\n\x1a\n"
 VOLUME, HEX = re.compile(r"(vol|par)-(\d{4})\.mkv", re.ASCII), re.compile(r"[0-9a-f]{64}", re.ASCII)
 FORBIDDEN = re.compile(r'[\x00-\x1f\x7f\\<>:"|?*]' if os.name == "nt" else r"[\x00-\x1f\x7f\\]")
-STATE, SYNC = (
-    ".modelkit-unpack",
-    256 * MIB,
-)  # what DEST holds until it is whole; bytes from one journal line to the next
-NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+BINARY = getattr(os, "O_BINARY", 0)
+NO_LINK = BINARY | getattr(os, "O_NOFOLLOW", 0)
 Json = dict[str, Any]
 
 
@@ -84,15 +100,17 @@ def shown(text: object) -> str:
 
 
 def compact(value: object) -> bytes:
+    """The one form of a description: its SHA-256 is the bundle id."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def pretty(value: object) -> bytes:
+    """The one form of a manifest."""
     return (json.dumps(value, sort_keys=True, indent=1) + "\n").encode()
 
 
 def parsed(data: bytes, form: Callable[[object], bytes]) -> Json | None:
-    """JSON in its one canonical form (so nothing is said twice); None for anything else."""
+    """JSON in its one form (so nothing is said twice); None for anything else."""
     try:
         value = json.loads(data)
         return value if isinstance(value, dict) and form(value) == data else None
@@ -113,6 +131,7 @@ def checked_path(path: object) -> str:
 def check_description(found: Json) -> None:
     """Everything that is used of it below is of the right type, in its limits, and without contradiction."""
     need(found["format"] == "modelkit-bundle" and found["version"] == 1, "another version of the format than 1")
+    need(isinstance(found["name"], str), "the name of the model is no text")
     need(len(found["files"]) <= FILES and len(found["folders"]) <= FILES, "too many files")
     paths = [checked_path(file["path"]) for file in found["files"]]
     folders = [checked_path(folder) for folder in found["folders"]]
@@ -134,17 +153,121 @@ def check_description(found: Json) -> None:
     need(whole(volume["body"], LARGEST, "a body") % volume["stripe"] == 0, "a body is no whole number of stripes")
     whole(parity["count"], 255, "the number of parity volumes")
     whole(parity["columns"], 256 - parity["count"], "parity.columns", int(parity["count"] > 0))
-    need(
-        isinstance(found["name"], str) and (parity["field"], parity["matrix"]) == ("gf256-11d", "cauchy-255"),
-        "unknown code",
-    )
+    need((parity["field"], parity["matrix"]) == ("gf256-11d", "cauchy-255"), "unknown code")
 
 
-# ---- 2 volumes -------------------------------------------------------------------------------------------------------
+# ---- 2 files ---------------------------------------------------------------------------------------------------------
+
+
+def reading(path: Path, *, follow: bool = False) -> BufferedReader:
+    """An ordinary file. A pipe, a device, a folder or a link in its place is an OSError, and is not waited for.
+
+    `follow`: a link may lead to it. Only what the user names himself is read so.
+    """
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | (BINARY if follow else NO_LINK))
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "is not an ordinary file", str(path))
+    return os.fdopen(file, "rb")
+
+
+def readable(path: Path) -> bool:
+    try:
+        reading(path).close()
+    except OSError:
+        return False
+    return True
+
+
+def read(file: BinaryIO, start: int, size: int) -> bytes:
+    """Fewer bytes than `size` at the end of the file, and where the medium cannot be read: a scratch is damage."""
+    try:
+        file.seek(max(start, 0))
+        return file.read(size)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""
+
+
+def small(path: Path, most: int, *, follow: bool = False) -> bytes:
+    """A whole file of bounded size; empty when there is none that can be read."""
+    with suppress(OSError), reading(path, follow=follow) as file:
+        data = file.read(most + 1)
+        return data if len(data) <= most else b""
+    return b""
+
+
+def file_digest(path: Path, *, follow: bool = False) -> str:
+    """SHA-256 in hex; empty when no such file can be read."""
+    digest, piece = hashlib.sha256(), b"more"
+    with suppress(OSError), reading(path, follow=follow) as file:
+        while piece:
+            piece = read(file, file.tell(), MIB)
+            digest.update(piece)
+        return digest.hexdigest()
+    return ""
+
+
+def forget(path: Path) -> None:
+    """Push a file out of the system's memory, so that it is read from the medium."""
+    with suppress(OSError), reading(path) as file:
+        with suppress(OSError):  # a disc cannot be synced, and need not be
+            os.fsync(file.fileno())
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def beside(path: Path) -> BinaryIO:
+    """A new file NAME.part, whatever stood there: a link that a hostile bundle brought is not written through."""
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    return os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666), "wb")
+
+
+def put(file: BinaryIO, path: Path) -> None:
+    """Give such a file its name, once its bytes are on the disk. A folder in its place is put aside."""
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+    if path.is_dir() and not path.is_symlink():
+        put_aside(path)
+    os.replace(path.with_name(path.name + ".part"), path)
+    say(f"{path.name}: made whole")
+
+
+def put_aside(path: Path) -> None:
+    os.replace(path, path.with_name(path.name + ".stale"))
+    say(f"{shown(path.name)}: is not of this bundle; put aside as {shown(path.name)}.stale")
+
+
+def say(*lines: str) -> None:
+    sys.stdout.write("".join(line + "\n" for line in lines))
+    sys.stdout.flush()
+
+
+# ---- 3 volumes -------------------------------------------------------------------------------------------------------
+
+
+class Head(NamedTuple):
+    """The first 64 bytes of a volume. `kind` 0 holds data, 1 parity; `number` counts from 1 within its kind."""
+
+    kind: int
+    number: int
+    stripe: int
+    bundle: str
+
+    def packed(self) -> bytes:
+        head = HEAD.pack(MAGIC, 1, self.kind, self.number, bytes.fromhex(self.bundle), self.stripe, 0)[:-4]
+        return head + struct.pack("<I", zlib.crc32(head))
+
+    def name(self) -> str:
+        """What the volume is called, whatever somebody has called it."""
+        return f"{'par' if self.kind else 'vol'}-{self.number:04}.mkv"
 
 
 class Volume(NamedTuple):
-    """One file of the bundle. `kind` 0 holds data, 1 parity; the piece table lies in the body at `table`."""
+    """One file of the bundle, as it must be. The piece table lies in the body at `table`."""
 
     name: str
     kind: int
@@ -163,6 +286,52 @@ class Volume(NamedTuple):
         return self.body // self.stripe
 
 
+class Account(NamedTuple):
+    """What a volume says of itself and of the bundle; `manifest` is empty but in the last ones."""
+
+    volume: Volume
+    description: bytes
+    manifest: bytes
+
+
+def head_of(path: Path) -> Head | None:
+    """None when it is damaged."""
+    with reading(path) as file:
+        head = read(file, 0, HEAD.size)
+    if len(head) < HEAD.size or head[:8] != MAGIC or zlib.crc32(head[:-4]) != HEAD.unpack(head)[-1]:
+        return None
+    _, version, kind, number, bundle_id, stripe, _ = HEAD.unpack(head)
+    need(version == 1, "the bundle is of a later version: get a later unpack.py")
+    return Head(kind, number, stripe, bundle_id.hex())
+
+
+def account_of(path: Path, head: Head) -> Account | None:
+    """What stands in the tail; None when it is damaged."""
+    with reading(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        footer = read(file, size - FOOTER.size, FOOTER.size)
+        if len(footer) < FOOTER.size or zlib.crc32(footer[:-4]) != FOOTER.unpack(footer)[-1]:
+            return None
+        magic, body, table, table_size, pieces, raw, text, _, digest, _ = FOOTER.unpack(footer)
+        digests = body // head.stripe * 32 if head.stripe in (MIB, MIB >> 4) else 0
+        tail_size = digests + raw + text
+        if magic != TAIL_MAGIC or raw > DESCRIPTION or text > MANIFEST or table + table_size > body or not digests:
+            return None
+        if HEAD.size + body + tail_size + FOOTER.size != size or body % head.stripe or table_size > TABLE:
+            return None
+        tail = read(file, HEAD.size + body, tail_size)
+    if hashlib.sha256(tail).digest() != digest:
+        return None
+    description, manifest = tail[digests : digests + raw], tail[digests + raw :]
+    if hashlib.sha256(description).hexdigest() != head.bundle:
+        return None
+    volume = Volume(head.name(), head.kind, head.number, body, head.stripe, tail[:digests], table, table_size, pieces)
+    return Account(volume, description, manifest)
+
+
+# ---- 4 the bundle ----------------------------------------------------------------------------------------------------
+
+
 class Bundle(NamedTuple):
     """What is believed of a bundle; `manifest` is empty while only the first discs are there."""
 
@@ -170,7 +339,7 @@ class Bundle(NamedTuple):
     id: str
     description: Json
     manifest: bytes
-    documents: dict[str, str]
+    documents: dict[str, str]  # SHA-256 by name
     volumes: list[Volume]
     places: dict[str, str]  # by a volume's own name: the one under which it stands
     foreign: set[str]  # names under which volumes of other bundles stand
@@ -185,112 +354,17 @@ class Bundle(NamedTuple):
     def data(self) -> list[Volume]:
         return [volume for volume in self.volumes if volume.kind == 0]
 
+    def head(self, volume: Volume) -> bytes:
+        return Head(volume.kind, volume.number, volume.stripe, self.id).packed()
 
-def reading(path: Path) -> BufferedReader:
-    """An ordinary file; a pipe or a device that stands in its place is refused, not waited for."""
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        os.close(file)
-        raise Refused(f"{shown(path)} is not an ordinary file")
-    return os.fdopen(file, "rb")
-
-
-def read(file: BinaryIO, start: int, size: int) -> bytes:
-    """Fewer bytes than `size` at the end of the file, and where the medium cannot be read: a scratch is damage."""
-    try:
-        file.seek(max(start, 0))
-        return file.read(size)
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        return b""
-
-
-def small(path: Path, most: int) -> bytes:
-    """A whole file of bounded size; empty when there is none."""
-    with suppress(FileNotFoundError), reading(path) as file:
-        data = file.read(most + 1)
-        return data if len(data) <= most else b""
-    return b""
-
-
-def beside(path: Path) -> BinaryIO:
-    """A new file NAME.part, whatever stood there: a link that a hostile bundle brought is not written through."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    return os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666), "wb")
-
-
-def put(file: BinaryIO, path: Path) -> None:
-    """Give such a file its name, once its bytes are on the disk."""
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
-    os.replace(path.with_name(path.name + ".part"), path)
-    say(f"{path.name}: made whole")
-
-
-def file_digest(path: Path) -> str:
-    digest, piece = hashlib.sha256(), b"more"
-    with suppress(FileNotFoundError), reading(path) as file:
-        while piece:
-            piece = read(file, file.tell(), MIB)
-            digest.update(piece)
-        return digest.hexdigest()
-    return ""
-
-
-def head_of(volume: tuple[int, int, int], bundle_id: str) -> bytes:
-    """The first 64 bytes of a volume: `volume` is kind, number, stripe."""
-    kind, number, stripe = volume
-    head = HEAD.pack(MAGIC, 1, kind, number, bytes.fromhex(bundle_id), stripe, 0)[:-4]
-    return head + struct.pack("<I", zlib.crc32(head))
-
-
-def tail_of(bundle: Bundle, volume: Volume) -> bytes:
-    """What follows the body: it is known from the manifest."""
-    last = volume == bundle.data()[-1]
-    raw, text = compact(bundle.description), bundle.manifest if last or volume.kind else b""
-    tail = volume.digests + raw + text
-    place = (volume.body, volume.table, volume.table_size, volume.pieces)
-    footer = FOOTER.pack(TAIL_MAGIC, *place, len(raw), len(text), int(last), hashlib.sha256(tail).digest(), 0)[:-4]
-    return tail + footer + struct.pack("<I", zlib.crc32(footer))
-
-
-def identity(file: BinaryIO) -> tuple[int, int, int, str] | None:
-    """(kind, number, stripe, bundle id) as the head says; None when it is damaged."""
-    head = read(file, 0, HEAD.size)
-    if len(head) < HEAD.size or head[:8] != MAGIC or zlib.crc32(head[:-4]) != HEAD.unpack(head)[-1]:
-        return None
-    _, version, kind, number, bundle_id, stripe, _ = HEAD.unpack(head)
-    need(version == 1, "the bundle is of a later version: get a later unpack.py")
-    return kind, number, stripe, bundle_id.hex()
-
-
-def own_name(head: tuple[int, int, int, str]) -> str:
-    """What a volume is called, whatever somebody has called it."""
-    return f"{'par' if head[0] else 'vol'}-{head[1]:04}.mkv"
-
-
-def own_account(path: Path) -> tuple[Volume, bytes, bytes] | None:
-    """What a volume says of itself in its tail: (itself, description, manifest or nothing); None when damaged."""
-    with reading(path) as file:
-        who, size = identity(file), os.fstat(file.fileno()).st_size
-        footer = read(file, size - FOOTER.size, FOOTER.size)
-        if who is None or len(footer) < FOOTER.size or zlib.crc32(footer[:-4]) != FOOTER.unpack(footer)[-1]:
-            return None
-        magic, body, table, table_size, pieces, raw, text, _, digest, _ = FOOTER.unpack(footer)
-        digests = body // who[2] * 32 if who[2] in (MIB, MIB >> 4) else 0
-        tail_size = digests + raw + text
-        if magic != TAIL_MAGIC or raw > DESCRIPTION or text > MANIFEST or table + table_size > body or not digests:
-            return None
-        if HEAD.size + body + tail_size + FOOTER.size != size or body % who[2] or table_size > TABLE:
-            return None
-        tail = read(file, HEAD.size + body, tail_size)
-    if hashlib.sha256(tail).digest() != digest or hashlib.sha256(tail[digests : digests + raw]).hexdigest() != who[3]:
-        return None
-    volume = Volume(own_name(who), *who[:2], body, who[2], tail[:digests], table, table_size, pieces)
-    return volume, tail[digests : digests + raw], tail[digests + raw :]
+    def tail(self, volume: Volume) -> bytes:
+        """What follows the body: it is known from the manifest."""
+        last = volume == self.data()[-1]
+        raw, text = compact(self.description), self.manifest if last or volume.kind else b""
+        tail = volume.digests + raw + text
+        place = (volume.body, volume.table, volume.table_size, volume.pieces)
+        footer = FOOTER.pack(TAIL_MAGIC, *place, len(raw), len(text), int(last), hashlib.sha256(tail).digest(), 0)[:-4]
+        return tail + footer + struct.pack("<I", zlib.crc32(footer))
 
 
 def read_manifest(text: bytes) -> Json | None:
@@ -312,7 +386,7 @@ def volumes_of(manifest: Json) -> list[Volume]:
     for place, one in enumerate(listed):
         kind = int(place >= len(listed) - count)
         number = place + 1 - kind * (len(listed) - count)
-        name = f"{'par' if kind else 'vol'}-{number:04}.mkv"
+        name = Head(kind, number, stripe, manifest["id"]).name()
         need((one["name"], one["kind"], one["number"]) == (name, "parity" if kind else "data", number), "bad volumes")
         body = whole(one["body"], LARGEST, "a body", stripe)
         digests = base64.b64decode(one["stripes"], validate=True)
@@ -327,97 +401,136 @@ def volumes_of(manifest: Json) -> list[Volume]:
     return volumes
 
 
-def opened(folder: Path) -> Bundle:
+def places_of(heads: Mapping[str, Head | None], bundle_id: str) -> dict[str, str]:
+    """Under which name each volume stands: that of a damaged head its name says, and its own name is believed first."""
+    own = {name: head.name() for name, head in heads.items() if head is not None and head.bundle == bundle_id}
+    places = {name: name for name, head in heads.items() if head is None}
+    for name in sorted(own, key=lambda name: own[name] == name):
+        places[own[name]] = name
+    return places
+
+
+def opened(folder: Path, *, media: bool = False) -> Bundle:
     """What the folder holds. Two accounts of one bundle, and two bundles without a manifest, are refused."""
     need(folder.is_dir(), f"{shown(folder)}: there is no such folder")
     names = sorted(name for name in os.listdir(folder) if VOLUME.fullmatch(name))
-    heads, own, raws, text = {}, dict[str, Volume](), set[bytes](), small(folder / "MANIFEST.json", MANIFEST)
+    for name in os.listdir(folder) if media else ():
+        forget(folder / name)
+    heads = {name: head_of(folder / name) for name in names if readable(folder / name)}
+    text = small(folder / "MANIFEST.json", MANIFEST)
     here = read_manifest(text)
-    known = {text: here} if here else {}
-    for name in names:
-        with reading(folder / name) as file:
-            heads[name] = identity(file)
-        account = own_account(folder / name)
+    manifests = {text: here} if here else {}
+    raws, volumes = set[bytes](), dict[str, Volume]()
+    for name, head in heads.items():
+        account = account_of(folder / name, head) if head else None
         if account is not None:
-            raws |= {account[1]} if len(raws) < 2 else set()
-            found = read_manifest(account[2])
-            known |= {account[2]: found} if found and (here is None or found["id"] == here["id"]) else {}
-            own[account[0].name] = account[0]
-        need(
-            len(known) < 2, "two accounts of the bundle differ, or two bundles are mixed: nothing tells which is right"
-        )
-    raws = {compact(one["description"]) for one in known.values()} or raws
+            volumes[account.volume.name] = account.volume
+            if len(raws) < 2:  # more are not needed to know that they differ
+                raws.add(account.description)
+            found = read_manifest(account.manifest)
+            if found and (here is None or found["id"] == here["id"]):
+                manifests[account.manifest] = found
+        differ = "two accounts of the bundle differ, or two bundles are mixed: nothing tells which is right"
+        need(len(manifests) < 2, differ)
+    raws = {compact(one["description"]) for one in manifests.values()} or raws
     if not raws:
         raise Nothing(f"{shown(folder)}: no manifest is there, nor any volume whose own account is whole")
     need(len(raws) == 1, "volumes of several bundles are mixed")
     (raw,) = raws
     bundle_id = hashlib.sha256(raw).hexdigest()
-    foreign = {name for name, head in heads.items() if head is not None and head[3] != bundle_id}
-    places = {own_name(head): name for name, head in heads.items() if head is not None and name not in foreign}
-    places |= {name: name for name, head in heads.items() if head is not None and own_name(head) == name in places}
-    places = {
-        name: name for name, head in heads.items() if head is None
-    } | places  # what a damaged one is, its name says
+    foreign = {name for name, head in heads.items() if head is not None and head.bundle != bundle_id}
     try:
-        description = parsed(raw, compact)
-        need(description is not None, "the description is damaged")
-        check_description(description or {})
-        for text, manifest in known.items():
-            volumes, documents = volumes_of(manifest), dict(manifest["documents"])
-            strangers = set(names) - {volume.name for volume in volumes}
-            return Bundle(folder, bundle_id, description or {}, text, documents, volumes, places, foreign, strangers)
+        description = parsed(raw, compact) or {}
+        check_description(description)
+        bundle = Bundle(folder, bundle_id, description, b"", {}, [], places_of(heads, bundle_id), foreign, set())
+        if not manifests:
+            return bundle._replace(volumes=list(volumes.values()))
+        ((text, manifest),) = manifests.items()
+        listed, documents = volumes_of(manifest), dict(manifest["documents"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Refused(f"the bundle describes itself wrongly: {shown(repr(error))[:100]}") from error
-    return Bundle(folder, bundle_id, description or {}, b"", {}, list(own.values()), places, foreign, set())
+    strangers = set(names) - {volume.name for volume in listed}
+    return bundle._replace(manifest=text, documents=documents, volumes=listed, strangers=strangers)
 
 
-def bad_stripes(bundle: Bundle, volume: Volume, first: int, *, media: bool) -> list[int]:
+# ---- 5 damage --------------------------------------------------------------------------------------------------------
+
+
+class Damage(NamedTuple):
+    """What is wrong with a volume: in words, and the numbers of its bad stripes."""
+
+    words: str
+    stripes: set[int]
+
+
+def bad_stripes(bundle: Bundle, volume: Volume, first: int) -> list[int]:
     """Those of the RUN stripes from `first` whose bytes are not what they should be."""
-    found: list[int] = []
+    numbers = range(first, min(first + RUN, volume.stripes()))
     if not bundle.holds(volume):
-        return list(range(first, min(first + RUN, volume.stripes())))
+        return list(numbers)
+    found = []
     with reading(bundle.path(volume)) as file:
-        if media and hasattr(os, "posix_fadvise"):  # what the medium holds, not what the system remembers of it
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        for stripe in range(first, min(first + RUN, volume.stripes())):
+        for stripe in numbers:
             data = read(file, HEAD.size + stripe * volume.stripe, volume.stripe)
             if hashlib.sha256(data).digest() != volume.digest(stripe):
                 found.append(stripe)
     return found
 
 
-def damage(bundle: Bundle, *, media: bool = False) -> dict[str, tuple[str, set[int]]]:
-    """What is wrong with each volume that is not whole: in words, and the numbers of its bad stripes."""
+def damage(bundle: Bundle) -> dict[str, Damage]:
+    """The volumes that are not whole, by name. Every stored byte is read once."""
     runs = [(volume, first) for volume in bundle.volumes for first in range(0, volume.stripes(), RUN)]
     bad: dict[str, set[int]] = {volume.name: set() for volume in bundle.volumes}
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves the interpreter free
-        every = pool.map(lambda run: bad_stripes(bundle, *run, media=media), runs)
-        for (volume, _), found in zip(runs, every, strict=True):
+        for (volume, _), found in zip(runs, pool.map(lambda run: bad_stripes(bundle, *run), runs), strict=True):
             bad[volume.name].update(found)
-    result = {}
-    for volume in bundle.volumes:
-        words = f"{len(bad[volume.name])} of {volume.stripes()} stripes are damaged" if bad[volume.name] else ""
-        path = bundle.path(volume)
-        if not bundle.holds(volume):
-            words = "belongs to another bundle" if volume.name in bundle.foreign else "is missing"
-        elif not words and bundle.manifest:
-            head, tail = head_of(volume[1:3] + volume[4:5], bundle.id), tail_of(bundle, volume)
-            with reading(path) as file:
-                same = (read(file, 0, HEAD.size), read(file, HEAD.size + volume.body, len(tail) + 1)) == (head, tail)
-            words = "" if same else "its head or its tail is damaged"
-            words = words or (f"stands under the name {path.name}" if path.name != volume.name else "")
-        if words:
-            result[volume.name] = (words, bad[volume.name])
-    return result
+    every = {
+        volume.name: Damage(in_words(bundle, volume, bad[volume.name]), bad[volume.name]) for volume in bundle.volumes
+    }
+    return {name: one for name, one in every.items() if one.words}
 
 
-def too_many(bundle: Bundle, wrong: dict[str, tuple[str, set[int]]]) -> list[int]:
+def in_words(bundle: Bundle, volume: Volume, bad: set[int]) -> str:
+    """What is wrong with a volume of which the stripes `bad` are damaged; empty when nothing is."""
+    path = bundle.path(volume)
+    if not bundle.holds(volume):
+        if volume.name in bundle.foreign:
+            return "belongs to another bundle"
+        return "is no file that can be read" if os.path.lexists(path) else "is missing"
+    if bad:
+        return f"{len(bad)} of {volume.stripes()} stripes are damaged"
+    if bundle.manifest:
+        head, tail = bundle.head(volume), bundle.tail(volume)
+        with reading(path) as file:
+            same = (read(file, 0, HEAD.size), read(file, HEAD.size + volume.body, len(tail) + 1)) == (head, tail)
+        if not same:
+            return "its head or its tail is damaged"
+    return f"stands under the name {path.name}" if path.name != volume.name else ""
+
+
+def too_many(bundle: Bundle, wrong: Mapping[str, Damage]) -> list[int]:
     """The stripes at which more volumes are damaged than there are of parity."""
-    counted = Counter(stripe for _, stripes in wrong.values() for stripe in stripes)
+    counted = Counter(stripe for one in wrong.values() for stripe in one.stripes)
     return sorted(stripe for stripe, count in counted.items() if count > bundle.description["parity"]["count"])
 
 
-# ---- 3 parity --------------------------------------------------------------------------------------------------------
+def damaged_documents(bundle: Bundle) -> list[str]:
+    """Files beside the volumes that are not what the manifest and SHA256SUMS say."""
+    raw = small(bundle.folder / "SHA256SUMS", DOCUMENT)
+    sums = {line[66:]: line[:64] for line in raw.decode("utf-8", "replace").splitlines()}
+    stated = small(bundle.folder / "SHA256SUMS.sha256", DOCUMENT)[:64].decode("ascii", "replace")
+    expected = bundle.documents | {"MANIFEST.json": hashlib.sha256(bundle.manifest).hexdigest()}
+    listed = all(sums.get(name) == digest for name, digest in expected.items())
+    right = listed and stated == hashlib.sha256(raw).hexdigest()
+    for name in ("model.sig", "SEAL.json") if right else ():
+        expected |= {name: sums[name]} if name in sums else {}
+    wrong = [
+        name for name, digest in sorted(expected.items()) if digest != file_digest(bundle.folder / checked_path(name))
+    ]
+    return wrong if right else [*wrong, "SHA256SUMS"]
+
+
+# ---- 6 parity --------------------------------------------------------------------------------------------------------
 # Cauchy Reed-Solomon over GF(2^8), docs/design/parity.md: an element lies across the eight parts of a stripe, so that a
 # product is an XOR of whole parts, here of long integers.
 
@@ -511,7 +624,7 @@ def rebuilt(bundle: Bundle, files: Mapping[int, BinaryIO], stripe: int, lost: fr
     return [b"".join(value.to_bytes(part, "little") for value in total) for total in sums]
 
 
-# ---- 4 pieces --------------------------------------------------------------------------------------------------------
+# ---- 7 pieces --------------------------------------------------------------------------------------------------------
 
 
 class Piece(NamedTuple):
@@ -583,11 +696,11 @@ def inflated(data: bytes, size: int) -> bytes:
 
 def zstd_decoder(bundle: Bundle, *, trusted: bool) -> Callable[[bytes, int], bytes]:
     """What decodes a zstd frame of known size: of Python 3.14, of a package, or of the wheels in the bundle."""
-    modules = []
+    module: Any = None
     for name in ("compression.zstd", "backports.zstd", "zstandard"):
         with suppress(ImportError):
-            modules.append(importlib.import_module(name))
-    module = modules[0] if modules else from_wheels(bundle, trusted=trusted)
+            module = module or importlib.import_module(name)
+    module = module or from_wheels(bundle, trusted=trusted)
 
     def decode(data: bytes, size: int) -> bytes:
         try:
@@ -608,11 +721,10 @@ def zstd_decoder(bundle: Bundle, *, trusted: bool) -> Callable[[bytes, int], byt
 
 def from_wheels(bundle: Bundle, *, trusted: bool) -> Any:
     """The zstandard package of wheels/. It is a program: taken only by one who already trusts the bundle's programs."""
-    way = "use Python 3.14, install the package zstandard, or have the bundle made with --portable"
+    way = "use Python 3.14, install the package zstandard (and leave out -S), or have the bundle made with --portable"
     python = f"-cp{sys.version_info[0]}{sys.version_info[1]}-"
-    names = [
-        name for name in bundle.documents if re.fullmatch(r"wheels/zstandard-[\w.+-]+\.whl", name) and python in name
-    ]
+    wheel_name = re.compile(r"wheels/zstandard-[\w.+-]+\.whl", re.ASCII)
+    names = [name for name in bundle.documents if wheel_name.fullmatch(name) and python in name]
     need(names, f"the bundle is compressed with zstd, and this Python ({python.strip('-')}) has none: {way}")
     message = f"wheels/ holds a program that no signature covers: allow it with --trust-wheels, or {way}"
     need(trusted or Path(__file__).resolve().parent == bundle.folder.resolve(), message)
@@ -621,7 +733,7 @@ def from_wheels(bundle: Bundle, *, trusted: bool) -> Any:
             continue
         place = tempfile.mkdtemp(prefix="unpack-")
         atexit.register(shutil.rmtree, place, ignore_errors=True)
-        with zipfile.ZipFile(bundle.folder / name) as wheel:  # extractall keeps every name below the folder
+        with reading(bundle.folder / name) as file, zipfile.ZipFile(file) as wheel:  # every name stays below the folder
             need(sum(entry.file_size for entry in wheel.infolist()) < 256 * MIB, f"{name} is too large")
             wheel.extractall(place)
         sys.path.insert(0, place)
@@ -641,9 +753,8 @@ def rotated_back(data: bytes, word: int, rotate: int) -> bytes:
     """Each little-endian word of `word` bits, rotated right: all at once, in one long integer."""
     count, value = len(data) * 8 // word, int.from_bytes(data, "little")
     low = lanes(count, word, (1 << rotate) - 1)
-    return ((value >> rotate) & lanes(count, word, (1 << word - rotate) - 1) | (value & low) << word - rotate).to_bytes(
-        len(data), "little"
-    )
+    high = lanes(count, word, (1 << word - rotate) - 1)
+    return ((value >> rotate) & high | (value & low) << word - rotate).to_bytes(len(data), "little")
 
 
 def undone(data: bytes, base: bytes, delta: int) -> bytes:
@@ -703,7 +814,7 @@ def verified(file: BinaryIO, volume: Volume) -> Callable[[int, int], bytes]:
     return take
 
 
-# ---- 5 the signature -------------------------------------------------------------------------------------------------
+# ---- 8 the signature -------------------------------------------------------------------------------------------------
 # OpenSSF Model Signing with a P-256 key: ECDSA over the SHA-256 of a statement that names every file with its digest.
 # Only public numbers are used here, so it does no harm that the time of a step depends on them.
 
@@ -768,15 +879,14 @@ def genuine(key: bytes, message: bytes, signature: bytes) -> bool:
 
 def check_signature(bundle: Bundle, key_file: str) -> str:
     """Refused unless the owner of the key has signed exactly the files of this bundle; else what to say about it."""
-    lines = [
-        line.strip() for line in small(Path(key_file), MIB).decode("ascii", "replace").splitlines() if line.strip()
-    ]
+    text = small(Path(key_file), MIB, follow=True).decode("ascii", "replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     pem = lines[:1] == ["-----BEGIN PUBLIC KEY-----"] and lines[-1:] == ["-----END PUBLIC KEY-----"]
     need(pem, f"{shown(key_file)} is no public key in PEM")
-    text = small(bundle.folder / "model.sig", DOCUMENT)
-    need(text, "model.sig is missing: the bundle is not signed")
+    raw = small(bundle.folder / "model.sig", DOCUMENT)
+    need(raw, "model.sig is missing: the bundle is not signed")
     try:
-        key, envelope = base64.b64decode("".join(lines[1:-1]), validate=True), json.loads(text)["dsseEnvelope"]
+        key, envelope = base64.b64decode("".join(lines[1:-1]), validate=True), json.loads(raw)["dsseEnvelope"]
         (signature,), kind = envelope["signatures"], envelope["payloadType"].encode()
         payload, proof = (base64.b64decode(one, validate=True) for one in (envelope["payload"], signature["sig"]))
         need(key[:27] == KEY and len(key) == 91, f"{shown(key_file)} is no P-256 key")
@@ -795,7 +905,7 @@ def check_signature(bundle: Bundle, key_file: str) -> str:
     return f"the signature is good: {len(covered)} files are as signed" + outside * (len(covered) < len(files))
 
 
-# ---- 6 the destination -----------------------------------------------------------------------------------------------
+# ---- 9 the destination -----------------------------------------------------------------------------------------------
 
 
 class Destination:
@@ -818,6 +928,7 @@ class Destination:
         if not self.state.is_dir() or self.state.is_symlink():
             self.state.mkdir()
         path = self.state / "journal"
+        need(not os.path.lexists(path) or readable(path), f"{shown(path)} is no file that can be read")
         lines = [line for line in small(path, MANIFEST).splitlines(keepends=True) if line[-1:] == b"\n"]
         kept = b"".join(map(self.replay, lines)) or compact({"bundle": self.bundle.id}) + b"\n"
         new = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | NO_LINK, 0o666)
@@ -945,69 +1056,66 @@ class Destination:
         return missing
 
 
-# ---- 7 the verbs -----------------------------------------------------------------------------------------------------
-
-
-def say(*lines: str) -> None:
-    sys.stdout.write("".join(line + "\n" for line in lines))
-    sys.stdout.flush()
+# ---- 10 the verbs ----------------------------------------------------------------------------------------------------
 
 
 def size_of(count: int) -> str:
     return f"{count / 1e9:,.2f} GB" if count >= 10**9 else f"{count / 1e6:,.2f} MB"
 
 
-def damaged_documents(bundle: Bundle) -> list[str]:
-    """Files beside the volumes that are not what the manifest and SHA256SUMS say."""
-    sums = small(bundle.folder / "SHA256SUMS", DOCUMENT)
-    expected = dict(bundle.documents)
-    stated = small(bundle.folder / "SHA256SUMS.sha256", DOCUMENT).split(b" ")[0].decode("ascii", "replace")
-    wrong = ["SHA256SUMS"] if stated != hashlib.sha256(sums).hexdigest() else []
-    for name in ("model.sig", "SEAL.json"):
-        found = re.search(rf"^([0-9a-f]{{64}})  {re.escape(name)}$", sums.decode("utf-8", "replace"), re.MULTILINE)
-        expected |= {name: found[1]} if found and not wrong else {}
-    wrong += [] if small(bundle.folder / "MANIFEST.json", MANIFEST) == bundle.manifest else ["MANIFEST.json"]
-    return wrong + [
-        name for name, digest in sorted(expected.items()) if file_digest(bundle.folder / checked_path(name)) != digest
-    ]
+def document(bundle: Bundle, **found: object) -> None:
+    """One JSON document, for a program."""
+    say(json.dumps({"schema_version": 1, "bundle": str(bundle.folder), "id": bundle.id, **found}, indent=1))
 
 
-def list_files(bundle: Bundle) -> int:
-    for file in bundle.description["files"]:
-        say(f"{file['size']:>16,}  {shown(file['path'])}")
-    size = sum(file["size"] for file in bundle.description["files"])
+def list_files(bundle: Bundle, *, as_json: bool) -> int:
+    description = bundle.description
+    size = sum(file["size"] for file in description["files"])
     stored = sum(volume.body for volume in bundle.data())
+    if as_json:
+        keys = {"path": "path", "size": "bytes", "sha256": "sha256"}
+        files = [{name: file[key] for key, name in keys.items()} for file in description["files"]]
+        volumes = [{"name": one.name, "bytes": one.body, "present": bundle.holds(one)} for one in bundle.volumes]
+        document(bundle, name=description["name"], bytes=size, stored_bytes=stored, files=files, volumes=volumes)
+        return 0
+    for file in description["files"]:
+        say(f"{file['size']:>16,}  {file['sha256']}  {shown(file['path'])}")
     say(
         "",
-        f"{shown(bundle.description['name'])}: {len(bundle.description['files'])} files, {size_of(size)}",
-        f"id {bundle.id}",
+        f"{shown(description['name'])}: {len(description['files'])} files, {size_of(size)}",
+        f"bundle id {bundle.id}",
     )
     for volume in bundle.volumes:
-        there = "" if bundle.holds(volume) else "  (not here)"
-        say(f"{volume.body:>16,}  {volume.name}{there}")
-    say(f"{size_of(stored)} in data volumes, {stored / size:.3f} of the files" if size and bundle.manifest else "")
+        say(f"{volume.body:>16,}  {volume.name}{'' if bundle.holds(volume) else '  (not here)'}")
+    if size and bundle.manifest:
+        say(f"{size_of(stored)} in data volumes, {stored / size:.3f} of the files")
     return 0
 
 
-def verify(bundle: Bundle, *, media: bool) -> int:
-    wrong = damage(bundle, media=media)
+def verify(bundle: Bundle, *, as_json: bool) -> int:
+    wrong = damage(bundle)
+    lacking = too_many(bundle, wrong)
     documents = damaged_documents(bundle) if bundle.manifest else []
-    for name, (words, _) in wrong.items():
-        say(f"{name}: {words}")
+    good = bundle.manifest and not wrong and not documents and not bundle.strangers
+    code = 0 if good else 1 if bundle.manifest else 2
+    if as_json:
+        whole = {volume.name: Damage("", set()) for volume in bundle.volumes} | wrong
+        volumes = [{"name": name, "fault": one.words, "bad_stripes": len(one.stripes)} for name, one in whole.items()]
+        found = {"volumes": volumes, "documents": documents, "strangers": sorted(bundle.strangers)}
+        document(bundle, whole=code == 0, repairable=code < 2 and not lacking, **found)
+        return code
+    say(f"bundle id {bundle.id}", *(f"{name}: {one.words}" for name, one in wrong.items()))
     for name in documents:
         say(f"{shown(name)}: is damaged or missing: copy it again")
     for name in sorted(bundle.strangers):
         say(f"{name}: is left over from another bundle, or a copy: the manifest does not name it")
     if not bundle.manifest:
         say(f"{len(bundle.volumes) - len(wrong)} volumes are here and whole, but the manifest is on the last disc")
-        return 2
-    if not wrong and not documents and not bundle.strangers:
+    elif good:
         say(f"whole: {len(bundle.volumes)} volumes, every byte is as it was written")
-        return 0
-    if wrong:
-        lacking = too_many(bundle, wrong)
+    elif wrong:
         say(f"parity does not suffice at {len(lacking)} stripes" if lacking else "parity suffices: use repair")
-    return 1
+    return code
 
 
 def repair(bundle: Bundle) -> int:
@@ -1015,50 +1123,50 @@ def repair(bundle: Bundle) -> int:
     wrong = damage(bundle)
     lacking = too_many(bundle, wrong)
     if lacking:
-        names = [name for name, (_, stripes) in wrong.items() if lacking[0] in stripes]
+        names = [name for name, one in wrong.items() if lacking[0] in one.stripes]
         where = f"stripe {lacking[0]} of {', '.join(names)}" + f", and {len(lacking) - 1} more" * (len(lacking) > 1)
         what = f"only {bundle.description['parity']['count']} damaged volumes can be made whole at one place"
         raise Refused(f"{what}, more are damaged: {where}. Copy one of them again; nothing was changed")
-    room = sum(volume.body for volume in bundle.volumes if volume.name in wrong)
-    need(shutil.disk_usage(bundle.folder).free > room + MIB * len(wrong), f"{size_of(room)} of free space are needed")
     numbers = {number: volume for number, volume in enumerate(bundle.volumes) if volume.name in wrong}
+    room = sum(volume.body + len(bundle.tail(volume)) for volume in numbers.values())
+    need(shutil.disk_usage(bundle.folder).free > room, f"{size_of(room)} of free space are needed")
     files = {n: reading(bundle.path(volume)) for n, volume in enumerate(bundle.volumes) if bundle.holds(volume)}
-    parts = {number: beside(bundle.folder / volume.name) for number, volume in numbers.items()}
+    parts = dict[int, BinaryIO]()
     try:
+        for number, volume in numbers.items():
+            parts[number] = beside(bundle.folder / volume.name)
         write_volumes(bundle, wrong, files, parts)
-    except BaseException:
-        for volume in numbers.values():
-            (bundle.folder / f"{volume.name}.part").unlink(missing_ok=True)
-        raise
+        for number, part in parts.items():
+            put(part, bundle.folder / numbers[number].name)
     finally:
-        for file in files.values():
-            file.close()
-    for number, part in parts.items():
-        put(part, bundle.folder / numbers[number].name)
+        for file in (*files.values(), *parts.values()):
+            with suppress(OSError):  # of a full disk: the error itself is on its way already
+                file.close()
+        for number in parts:
+            (bundle.folder / f"{numbers[number].name}.part").unlink(missing_ok=True)
     return restore_documents(bundle)
 
 
 def write_volumes(
-    bundle: Bundle, wrong: dict[str, tuple[str, set[int]]], files: Mapping[int, BinaryIO], parts: dict[int, BinaryIO]
+    bundle: Bundle, wrong: Mapping[str, Damage], files: Mapping[int, BinaryIO], parts: Mapping[int, BinaryIO]
 ) -> None:
     """The damaged volumes anew, by number into `parts`: what is good copied, what is not rebuilt."""
     numbers = {number: bundle.volumes[number] for number in parts}
     for number, part in parts.items():
-        part.write(head_of(numbers[number][1:3] + numbers[number][4:5], bundle.id))
-    for stripe in range(bundle.volumes[0].stripes()):
-        lost = frozenset(number for number, volume in numbers.items() if stripe in wrong[volume.name][1])
+        part.write(bundle.head(numbers[number]))
+    for stripe in range(bundle.volumes[0].stripes() if parts else 0):
+        lost = frozenset(number for number, volume in numbers.items() if stripe in wrong[volume.name].stripes)
         back = dict(zip(sorted(lost), rebuilt(bundle, files, stripe, lost) if lost else [], strict=True))
         for number, volume in numbers.items():
             if stripe < volume.stripes():
                 place = HEAD.size + stripe * volume.stripe
                 data = back[number] if number in lost else read(files[number], place, volume.stripe)
                 good = hashlib.sha256(data).digest() == volume.digest(stripe)
-                need(
-                    good, f"{volume.name}: stripe {stripe} cannot be made again: parity and data do not belong together"
-                )
+                why = "parity and data do not belong together"
+                need(good, f"{volume.name}: stripe {stripe} cannot be made again: {why}")
                 parts[number].write(data)
     for number, part in parts.items():
-        part.write(tail_of(bundle, numbers[number]))
+        part.write(bundle.tail(numbers[number]))
 
 
 def restore_documents(bundle: Bundle) -> int:
@@ -1069,15 +1177,15 @@ def restore_documents(bundle: Bundle) -> int:
         known["FILES.sha256"] = sums
     left = damaged_documents(bundle)
     for name in sorted(bundle.strangers):
-        os.replace(bundle.folder / name, bundle.folder / f"{name}.stale")
-        say(f"{name}: is not of this bundle; put aside as {name}.stale")
-    for name in set(left) & set(known):
+        put_aside(bundle.folder / name)
+    for name in sorted(set(left) & set(known)):
         file = beside(bundle.folder / name)
         file.write(known[name])
         put(file, bundle.folder / name)
     left = [name for name in left if name not in known]
     say(*(f"{shown(name)}: is damaged or missing, and parity does not cover it: copy it again" for name in left))
-    say("" if left else f"whole: {len(bundle.volumes)} volumes")
+    if not left:
+        say(f"whole: {len(bundle.volumes)} volumes")
     return int(bool(left))
 
 
@@ -1125,7 +1233,7 @@ def unpack_volume(
             if any(index not in there.finished for index, _ in piece.targets):
                 old = b""
                 if piece.base:
-                    with reading(base[piece.base[0]]) as original:
+                    with reading(base[piece.base[0]], follow=True) as original:
                         old = read(original, piece.base[1], piece.length)
                 data = decoded(piece, take(piece.start, piece.stored()), old, decode)
                 written += len(data) * len(piece.targets)
@@ -1139,16 +1247,15 @@ def unpack_volume(
         there.checkpoint(volume.number, volume.pieces)
 
 
-def checked_base(bundle: Bundle, folder: str | None) -> list[Path]:
+def checked_base(bundle: Bundle, place: str | None) -> list[Path]:
     """The files that the bundle holds only the differences to, each as it must be."""
     stated = bundle.description["base"]
-    need(folder, f"the bundle holds only what differs from {shown(stated['name'])}: name its folder with --base")
-    paths = [Path(folder or "") / file["path"] for file in stated["files"]]
+    need(place, f"the bundle holds only what differs from {shown(stated['name'])}: name that with --base")
+    root = Path(place or "")
+    paths = [root / file["path"] if root.is_dir() else root for file in stated["files"]]
     for path, file in zip(paths, stated["files"], strict=True):
-        need(
-            file_digest(path) == file["sha256"],
-            f"{shown(path)} is missing, or is not the file the bundle was made from",
-        )
+        good = file_digest(path, follow=True) == file["sha256"]
+        need(good, f"{shown(path)} is missing, or is not the file the bundle was made from")
     return paths
 
 
@@ -1160,21 +1267,24 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--key", metavar="PUB", help="the sender's public key: refuse what it has not signed")
     parser.add_argument("--base", metavar="OLD", help="what the bundle was made against, if it was (unpack)")
     parser.add_argument("--verify-media", action="store_true", help="read the medium, not the system's memory of it")
+    parser.add_argument("--json", action="store_true", help="one JSON document (list, verify)")
     parser.add_argument("--trust-wheels", action="store_true", help="run the zstd decoder that the bundle brings")
     options = parser.parse_args(words)
     if (options.verb == "unpack") != (options.dest is not None):
         parser.error("unpack takes BUNDLE and DEST, the other verbs take BUNDLE")
+    if options.json and options.verb in ("unpack", "repair"):
+        parser.error("--json goes with list and verify")
     try:
-        bundle = opened(Path(options.bundle))
-        if options.key:
-            say(check_signature(bundle, options.key))
-        elif (bundle.folder / "model.sig").exists():
-            say("the bundle is signed; not checked: give the sender's public key with --key")
+        bundle = opened(Path(options.bundle), media=options.verify_media)
+        about = "the bundle is signed; not checked: give the sender's public key with --key"
+        if options.key or readable(bundle.folder / "model.sig"):
+            about = check_signature(bundle, options.key) if options.key else about
+            (sys.stderr if options.json else sys.stdout).write(about + "\n")
         if options.verb == "unpack":
             return unpack(bundle, options)
         if options.verb == "verify":
-            return verify(bundle, media=options.verify_media)
-        return repair(bundle) if options.verb == "repair" else list_files(bundle)
+            return verify(bundle, as_json=options.json)
+        return repair(bundle) if options.verb == "repair" else list_files(bundle, as_json=options.json)
     except Refused as error:
         sys.stderr.write(f"unpack.py: {error}\n")
         return 2 if isinstance(error, Nothing) else 1

@@ -10,6 +10,8 @@ import click
 C = TypeVar("C", bound=Callable[..., Any])
 FORMATS = click.Choice(["volumes", "oci"])
 threads_option = click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="[default: cores]")
+key_option = click.option("--key", metavar="PUB", help="The sender's public key (PEM): refuse what it did not sign.")
+media_option = click.option("--verify-media", "media", is_flag=True, help="Read the medium, not the page cache.")
 OF_VOLUMES = (
     "volume_size",
     "parity",

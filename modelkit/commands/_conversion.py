@@ -55,6 +55,8 @@ def _body(source: str, destination: str, to: str | None, options: Mapping[str, A
         raise Interrupted("; run the same command with --resume to go on") from None
     if options["receipt"]:
         _write_receipt(options["receipt"], result)
+    for text in () if options["quiet"] else result.cautions:
+        console.note(text)
     if options["as_json"]:
         console.document(conversion.result_document(result))
     elif not options["quiet"]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from modelkit.commands._bundling import FORMATS, C, create_layout, show, threads_option
+from modelkit.commands._bundling import FORMATS, C, create_layout, key_option, media_option, show, threads_option
 from modelkit.commands._options import json_option, quiet_option, run_safely
 
 
@@ -92,17 +92,17 @@ def _create(src: str, bundle: str, options: dict[str, Any]) -> int:
     request = bundle_plan.Request(
         src,
         bundle,
-        options["volume_size"],
-        options["parity"],
-        options["coding"] or "zstd",
-        options["best"],
-        options["wheels"],
-        options["force"],
-        options["threads"],
-        options["sign"],
-        options["base"],
-        options["seal"],
-        options["two_files"],
+        volume_size=options["volume_size"],
+        parity=options["parity"],
+        coding=options["coding"] or "zstd",
+        best=options["best"],
+        wheels=options["wheels"],
+        force=options["force"],
+        threads=options["threads"],
+        sign=options["sign"],
+        base=options["base"],
+        seal=options["seal"],
+        two_files=options["two_files"],
         origin=origin_of(src, options["repository"], options["revision"], options["license"]),
     )
     if options["plan_only"]:
@@ -127,8 +127,8 @@ Examples:
 Exit codes: 0 whole, 1 damaged or not signed with KEY, 2 usage or no manifest anywhere, 130 interrupted."""
 )
 @click.argument("bundle")
-@click.option("--key", metavar="PUB", help="The sender's public key (PEM): model.sig must be signed with it.")
-@click.option("--verify-media", "media", is_flag=True, help="Read from the medium, not from the page cache.")
+@key_option
+@media_option
 @threads_option
 @quiet_option
 @json_option
@@ -136,17 +136,14 @@ def verify(bundle: str, key: str | None, media: bool, threads: int | None, quiet
     """Check every stored byte of BUNDLE, and say whether parity suffices where something is damaged."""
 
     def work() -> int:
-        from modelkit.operations.bundle_signature import check_signature
         from modelkit.operations.bundle_verify import verify
         from modelkit.report import bundling
         from modelkit.report.progress import progress
 
         with progress("verify", None, quiet=quiet) as bar:
-            found = verify(bundle, media=media, threads=threads, progress=bar)
-        signed = check_signature(found.bundle, key) if key is not None else None
-        document, lines = bundling.verified_document(found, signed), bundling.verified_lines(found, signed)
-        show(document, lines, as_json=as_json)
-        return 0 if found.whole and (signed is None or signed.good) else 1
+            found = verify(bundle, key=key, media=media, threads=threads, progress=bar)
+        show(bundling.verified_document(found), bundling.verified_lines(found), as_json=as_json)
+        return 0 if found.good else 1
 
     run_safely(work)
 
@@ -159,18 +156,20 @@ Examples:
   modelkit bundle list out.mkb --json
 
 \b
-Exit codes: 0 shown, 1 failed, 2 usage or no manifest anywhere.""",
+Exit codes: 0 shown, 1 failed or not signed with KEY, 2 usage or no manifest anywhere.""",
 )
 @click.argument("bundle")
+@key_option
+@media_option
 @json_option
-def list_(bundle: str, as_json: bool) -> None:
+def list_(bundle: str, key: str | None, media: bool, as_json: bool) -> None:
     """Show the files, volumes, sizes and ratio of BUNDLE."""
 
     def work() -> int:
-        from modelkit.operations.bundle_open import open_bundle
+        from modelkit.operations.bundle_signature import open_signed
         from modelkit.report import bundling
 
-        found = open_bundle(bundle)
+        found = open_signed(bundle, key, media=media)
         show(bundling.list_document(found), bundling.list_lines(found), as_json=as_json)
         return 0
 
@@ -181,17 +180,19 @@ def list_(bundle: str, as_json: bool) -> None:
     epilog="""\b
 Examples:
   modelkit bundle repair out.mkb
-  modelkit bundle repair out.mkb --json
+  modelkit bundle repair out.mkb --key sender.pub
 
 \b
-Exit codes: 0 whole or made whole, 1 not enough is left: nothing is changed, 2 usage or no manifest anywhere,
-130 interrupted."""
+Exit codes: 0 whole or made whole, 1 not enough is left, or not signed with KEY: nothing is changed, 2 usage or no
+manifest anywhere, 130 interrupted."""
 )
 @click.argument("bundle")
+@key_option
+@media_option
 @threads_option
 @quiet_option
 @json_option
-def repair(bundle: str, threads: int | None, quiet: bool, as_json: bool) -> None:
+def repair(bundle: str, key: str | None, media: bool, threads: int | None, quiet: bool, as_json: bool) -> None:
     """Restore the damaged and missing volumes of BUNDLE from its parity volumes.
 
     Everything is written beside, verified, then renamed; where parity does not suffice, nothing is changed.
@@ -203,7 +204,7 @@ def repair(bundle: str, threads: int | None, quiet: bool, as_json: bool) -> None
         from modelkit.report.progress import progress
 
         with progress("repair", None, quiet=quiet) as bar:
-            done = repair(bundle, threads=threads, progress=bar)
+            done = repair(bundle, key=key, media=media, threads=threads, progress=bar)
         show(bundling.repaired_document(done), bundling.repaired_lines(done), as_json=as_json)
         return 1 if done.unrepaired else 0
 
@@ -223,10 +224,11 @@ manifest anywhere, 130 interrupted."""
 @click.argument("bundle")
 @click.argument("dst")
 @click.option("--base", metavar="OLD", help="What the bundle was made against, if it was.")
+@key_option
 @threads_option
 @quiet_option
 @json_option
-def unpack(bundle: str, dst: str, base: str | None, threads: int | None, quiet: bool, as_json: bool) -> None:
+def unpack(bundle: str, dst: str, **options: Any) -> None:
     """Restore the files of BUNDLE under DST, a new or empty folder, byte for byte.
 
     A file gets its name when it is whole and its SHA-256 is right. Run again after an interruption, or with
@@ -238,9 +240,12 @@ def unpack(bundle: str, dst: str, base: str | None, threads: int | None, quiet: 
         from modelkit.report import bundling
         from modelkit.report.progress import progress
 
-        with progress("unpack", None, quiet=quiet) as bar:
-            done = unpack(bundle, dst, base=base, threads=threads, progress=bar)
-        show(bundling.unpacked_document(done, dst), bundling.unpacked_lines(done, dst), as_json=as_json)
+        with progress("unpack", None, quiet=options["quiet"]) as bar:
+            done = unpack(
+                bundle, dst, base=options["base"], key=options["key"], threads=options["threads"], progress=bar
+            )
+        document, lines = bundling.unpacked_document(done, dst), bundling.unpacked_lines(done, dst)
+        show(document, lines, as_json=options["as_json"])
         return 0
 
     run_safely(work)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modelkit.encodings._slabs import out_of_range, slabs
+from modelkit.kernels import words
 from modelkit.lazy import ml_dtypes, np
 from modelkit.tensors import Codes, Grid
 
@@ -74,7 +75,7 @@ def values(codes: Codes) -> F32:
     rows, columns = codes.codes.shape
     found: F32 = np.empty((rows, columns), np.float32)
     for run in slabs(rows, columns):
-        found[run] = _of_integers(rows_of(codes, run))
+        _of_integers(rows_of(codes, run), found[run])
     return found
 
 
@@ -84,20 +85,12 @@ def rows_of(codes: Codes, run: slice) -> Codes:
     return replace(codes, codes=codes.codes[run], scales=codes.scales[run], zeros=zeros, biases=biases)
 
 
-def _of_integers(codes: Codes) -> F32:
-    """A product of a code and a float32 fits a float64, and so does most of the sum with a bias."""
-    grid, count = codes.grid, codes.codes.shape[1]
-    middle = np.float32(0 if codes.biases is not None else 2 ** (grid.bits - 1))
-    whole = codes.codes.astype(np.float32)
-    whole -= middle if codes.zeros is None else spread(codes.zeros.astype(np.float32), codes, count)
-    scales = spread(codes.scales, codes, count)
-    with np.errstate(all="ignore"):  # a damaged scale may be infinite: 0 * infinity is NaN, not a fault here
-        if codes.biases is None:
-            found: F32 = whole * scales
-            return found
-        exact = whole.astype(np.float64) * scales
-        exact += spread(codes.biases, codes, count)
-        return exact.astype(np.float32)
+def _of_integers(codes: Codes, out: F32) -> None:
+    middle, group = 2 ** (codes.grid.bits - 1), codes.grid.group or codes.codes.shape[1]
+    figures = (codes.scales, codes.zeros, codes.biases)
+    if codes.groups is not None:  # a group for each column
+        group, figures = 1, tuple(None if one is None else one[:, codes.groups] for one in figures)  # type: ignore[assignment]
+    words.values(codes.codes, group, middle, *figures, out)
 
 
 def spread(of_groups: Array, codes: Codes, count: int) -> Array:

@@ -48,6 +48,7 @@ class Integers:
     """`group` 0: a scale for each row, and with `tile` 0 for the whole tensor. `packed`: into words, else int8.
 
     `padded`: the packing until May 2026, which is read only; so is `mapped`: a g_idx says the group of a column.
+    `scale_asked`: the dtype of scales was typed, and the model's own does not take its place.
     """
 
     bits: int = 4
@@ -59,6 +60,7 @@ class Integers:
     padded: bool = False
     mapped: bool = False
     method: Method = field(default="mse", compare=False)
+    scale_asked: bool = field(default=False, compare=False)
     kind: ClassVar[Kind] = "quantised"
     ggml: ClassVar[int | None] = None
     dtype: ClassVar[str | None] = None
@@ -85,6 +87,7 @@ class Integers:
         made = configured(start, words, TABLE)
         if made.tile == 0 and "group" not in words:
             made = replace(made, group=0)
+        made = replace(made, scale_asked=self.scale_asked or "scale" in words)
         if not made.packed and made.bits != 8:
             raise BadRequest(f"int-quantized has 8 bits, not {made.bits}", "leave out format: fewer are packed")
         if made.bits > 8 or (made.tile == 0 and made.group):
@@ -199,8 +202,13 @@ class Integers:
         if why or (not self.packed and grid.bits != 8):
             return why or "int-quantized holds 8 bits only"
         offset: Offset = "middle" if grid.offset == "middle" else "integer"
-        made = Integers(grid.bits, grid.group, grid.tile, offset, grid.scale, self.packed, method=self.method)
+        made = replace(self, bits=grid.bits, group=grid.group, tile=grid.tile, offset=offset, scale=grid.scale)
+        made = replace(made, padded=False, mapped=False)
         return made.misfit(shape) or made
+
+    def for_model_of(self, dtype: str) -> Integers:
+        """For a model of this dtype, in which its engines hold scales too: bf16 for bf16, else f16, which f32 holds."""
+        return self if self.scale_asked or dtype != "BF16" else replace(self, scale=dtype)
 
     def _refuse_writing(self) -> None:
         if self.padded or self.mapped:

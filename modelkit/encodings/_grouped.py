@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from modelkit import kernels
 from modelkit.encodings._f8 import narrow, widen
 from modelkit.encodings._fitting import fit
 from modelkit.encodings._slabs import SLAB, out_of_range
 from modelkit.errors import BadValue, BrokenFile
 from modelkit.lazy import ml_dtypes, np
-from modelkit.tensors import matrix
+from modelkit.tensors import BITS, matrix
 
 if TYPE_CHECKING:
     from modelkit.encodings._fitting import Method
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 RUN = 64
 """Rows worked on at once are a multiple of this: where rows lie across the parts, a run of them fills cache lines
 and whole words of packed zeros."""
+HALVES = {"F16": "f16", "BF16": "bf16"}
+"""What the C extension calls the dtypes that it narrows and widens."""
 SMALL = {"F8_E8M0": "float8_e8m0fnu", "F8_E4M3": "float8_e4m3fn"}
 
 
@@ -52,9 +55,21 @@ def floats(stored: Array, dtype: str) -> F32:
     """Stored scales or biases as float32: flat uint8 -> [figure]."""
     if dtype in SMALL:
         return widen(stored, SMALL[dtype])
-    with np.errstate(invalid="ignore"):
-        found: F32 = stored.reshape(-1).view(_kind(dtype)).astype(np.float32)
+    figures = stored.reshape(-1).view(_kind(dtype))
+    extension = kernels.native()
+    if extension is None or dtype not in HALVES or not figures.flags.aligned:
+        with np.errstate(invalid="ignore"):
+            return figures.astype(np.float32)
+    found = np.empty(figures.shape, np.float32)
+    extension.widen(HALVES[dtype], figures.view("<u2"), found)
     return found
+
+
+def floats_across(stored: Array, dtype: str, groups: int, rows: slice) -> F32:
+    """The same for some rows where all rows of a group lie together: flat uint8 -> float32 [row, group]."""
+    word = f"<u{BITS[dtype] // 8}"
+    run = np.ascontiguousarray(stored.view(word).reshape(groups, -1)[:, rows].T)  # (row, group)
+    return floats(run.reshape(-1).view(np.uint8), dtype).reshape(run.shape)
 
 
 def exactly(figures: F32, dtype: str, what: str = "scale") -> Array:
@@ -63,14 +78,23 @@ def exactly(figures: F32, dtype: str, what: str = "scale") -> Array:
     with np.errstate(all="ignore"):
         if dtype in SMALL:
             stored = narrow(figures.reshape(-1), SMALL[dtype]).reshape(figures.shape)
+        elif dtype in HALVES and (extension := kernels.native()) is not None:
+            stored = np.empty(figures.shape, np.uint16)
+            extension.narrow(HALVES[dtype], figures, stored)
         else:
             stored = figures.astype(_kind(dtype))
-    made = stored.view(np.uint8).reshape(*figures.shape, -1)
+    made = stored.view(np.uint8).reshape(*figures.shape, BITS[dtype] // 8)
     back = floats(np.ascontiguousarray(made).reshape(-1), dtype).reshape(figures.shape)
     lost = (back != figures) & ~np.isnan(figures)
     if lost.any():
         raise out_of_range(figures, lost, f"no {what} of type {dtype}")
     return made
+
+
+def exactly_across(figures: F32, stored: Array, dtype: str, rows: slice) -> None:
+    """The way back of `floats_across`. Raises BadValue where a figure is not exact."""
+    word = f"<u{BITS[dtype] // 8}"
+    stored.view(word).reshape(figures.shape[1], -1)[:, rows] = exactly(figures, dtype).view(word)[..., 0].T
 
 
 def _kind(dtype: str) -> np.dtype[np.generic]:

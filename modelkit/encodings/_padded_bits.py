@@ -8,23 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from modelkit.kernels.words import unpack_padded as unpack
 from modelkit.lazy import np
 
 if TYPE_CHECKING:
     from modelkit.tensors import Array
 
 
+__all__ = ["leaves_top_bits", "unpack", "words"]
+
+
 def words(count: int, bits: int) -> int:
     """Words that hold `count` codes."""
     return -(-count // (32 // bits))
-
-
-def unpack(packed: Array, bits: int, count: int) -> Array:
-    """The first `count` codes of each row: uint8 [row, byte] -> uint8 [row, count]."""
-    stored = np.ascontiguousarray(packed).view("<u4")  # (row, word)
-    shifts = np.arange(0, 32 // bits * bits, bits, dtype=np.uint32)
-    spread: Array = (stored[:, :, None] >> shifts) & np.uint32(2**bits - 1)  # (row, word, code)
-    return spread.astype(np.uint8).reshape(len(packed), -1)[:, :count]
 
 
 def leaves_top_bits(packed: Array, bits: int) -> bool:

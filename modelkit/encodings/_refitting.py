@@ -41,7 +41,8 @@ def refit(codes: Codes, target: Grid, shape: tuple[int, int]) -> Codes:
         elif target.offset == "float":
             whole = np.float32(2 ** (source.bits - 1)) if zeros is None else zeros.astype(np.float32)
             biases, zeros = rounded(-whole.astype(np.float64) * scales, target.scale, "bias"), None
-    scales = rounded(scales, target.scale, "scale")
+    if not holds_scale(target.scale, source.scale):
+        scales = rounded(scales, target.scale, "scale")
     made = [None if one is None else regrouped(one, codes, target, shape[1]) for one in (scales, zeros, biases)]
     return Codes(target, found, made[0], made[1], made[2], codes.groups if target.mapped else None)  # type: ignore[arg-type]
 
@@ -100,8 +101,15 @@ def _with_integer_zeros(codes: Codes) -> tuple[Array, F32, Array]:
     with np.errstate(all="ignore"):
         zeros = np.rint(-biases / np.where(scales == 0, np.inf, scales))
     zeros = np.clip(np.nan_to_num(zeros), 0, top).astype(np.int16)
-    which = spread(turned, codes, codes.codes.shape[1])
-    return np.where(which, top - codes.codes, codes.codes).astype(np.uint8), scales.astype(np.float32), zeros
+    return _turned(codes, turned), scales.astype(np.float32), zeros
+
+
+def _turned(codes: Codes, groups: Array) -> Array:
+    """Codes of the groups marked, bool [row, group], turned round: q -> top - q, which has the other bits."""
+    if not groups.any():
+        return codes.codes
+    top = np.uint8(2**codes.grid.bits - 1)
+    return codes.codes ^ spread(np.where(groups, top, np.uint8(0)), codes, codes.codes.shape[1])
 
 
 def regrouped(of_groups: Array, codes: Codes, target: Grid, columns: int) -> Array:
@@ -124,6 +132,8 @@ def moves_beyond(source: Codes, target: Codes) -> bool:
     count = source.codes.shape[1]
     of_source = _allowed(source, target)
     of_target = _half_units(target.biases, target.grid.scale) if target.biases is not None else None
+    if _ends_stay(source, target, of_source, of_target):
+        return False
     for run in slabs(*source.codes.shape):
         old, new = rows_of(source, run), rows_of(target, run)
         were = values(old)
@@ -134,6 +144,30 @@ def moves_beyond(source: Codes, target: Codes) -> bool:
         if (moved > 1.001 * allowed).any():
             return True
     return False
+
+
+def _ends_stay(source: Codes, target: Codes, of_source: Array, of_target: Array | None) -> bool:
+    """Whether the lowest and the highest code of every group move by no more than is allowed: values are linear in
+    codes, so that no weight does then. False, too, where codes themselves became others."""
+    top = 2**source.grid.bits - 1
+    turned = (source.scales < 0) != (target.scales < 0) if source.scales.shape == target.scales.shape else None
+    if source.groups is not None or turned is None or not np.array_equal(target.codes, _turned(source, turned)):
+        return False
+    allowed = of_source if of_target is None else of_source + of_target
+    with np.errstate(all="ignore"):
+        for end in (0, top):
+            moved = _at(target, np.where(turned, top - end, end)) - _at(source, np.full(turned.shape, end))
+            if not (np.abs(moved) <= allowed).all():  # NaN too
+                return False
+    return True
+
+
+def _at(codes: Codes, places: Array) -> Array:
+    """What a code would mean in each group: integers [row, group] -> float64 [row, group], exact or nearly so."""
+    if codes.biases is not None:
+        return places * codes.scales.astype(np.float64) + codes.biases
+    zeros = 2 ** (codes.grid.bits - 1) if codes.zeros is None else codes.zeros
+    return (places - zeros) * codes.scales.astype(np.float64)
 
 
 def _allowed(source: Codes, target: Codes) -> Array:

@@ -18,7 +18,7 @@ Written is gemm. Z is G / 8 rounded up, to an even number for groups of 64 and t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -118,18 +118,8 @@ class Awq:
         return _codes.values(self.codes(parts, shape, rows))
 
     def codes(self, parts: Sequence[Array], shape: Shape, rows: slice) -> Codes:
-        return replace(self.figures(parts, shape, rows), codes=self._unpacked(parts[0], shape, rows))
-
-    def _unpacked(self, stored: Array, shape: Shape, rows: slice) -> Array:
-        """uint8 [row, column]."""
-        if self.version == "gemm":
-            return _awq_packing.across(stored.reshape(shape[1], -1), rows)
-        if self.version == "gemv":
-            return _bits.unpack(stored.reshape(shape[0], -1)[rows], 4, shape[1])
-        return _awq_packing.tiles(stored, shape[1], rows)
-
-    def figures(self, parts: Sequence[Array], shape: Shape, rows: slice) -> Codes:
-        """Codes without their codes: [row, 0]. Raises BrokenFile for zeros that contradict the grid."""
+        """Raises BrokenFile for zeros that contradict the grid."""
+        codes = self._unpacked(parts[0], shape, rows)
         groups = groups_of(shape[1], self.group)
         scales = self._floats(parts[2], shape, rows, groups)
         if self.version == "gemm":
@@ -142,15 +132,23 @@ class Awq:
             fix = "set zero_point to true in the quantization config"
             _grouped.refuse_other_zeros(zeros, MIDDLE, "quantization-mismatch", fix)
         own = zeros.astype(np.int16) if self.offset == "integer" else None
-        return Codes(self.grid, np.empty((rows.stop - rows.start, 0), np.uint8), scales, own)
+        return Codes(self.grid, codes, scales, own)
+
+    def _unpacked(self, stored: Array, shape: Shape, rows: slice) -> Array:
+        """uint8 [row, column]."""
+        if self.version == "gemm":
+            return _awq_packing.across(stored.reshape(shape[1], -1), rows)
+        if self.version == "gemv":
+            return _bits.unpack(stored.reshape(shape[0], -1)[rows], 4, shape[1])
+        return _awq_packing.tiles(stored, shape[1], rows)
 
     def _floats(self, stored: Array, shape: Shape, rows: slice, groups: int) -> F32:
         """Figures of groups, which lie along rows in gemv and across them else: float32 [row, group]."""
         if self.version == "gemv":
             run = stored.reshape(shape[0], -1, 2 if self.scale != "F32" else 4)[rows, :groups]  # (row, group, byte)
-        else:
-            run = stored.reshape(-1, shape[0], 2 if self.scale != "F32" else 4)[:groups, rows].swapaxes(0, 1)
-        return _grouped.floats(np.ascontiguousarray(run).reshape(-1), self.scale).reshape(run.shape[:2])
+            return _grouped.floats(np.ascontiguousarray(run).reshape(-1), self.scale).reshape(run.shape[:2])
+        filled = stored.reshape(-1, shape[0], 2 if self.scale != "F32" else 4)  # (group, row, byte)
+        return _grouped.floats_across(filled[:groups].reshape(-1), self.scale, groups, rows)
 
     def place(self, codes: Codes, parts: Sequence[Array], shape: Shape, rows: slice) -> None:
         self._refuse_writing()
@@ -161,8 +159,7 @@ class Awq:
         else:
             zeros = _grouped.exact_zeros(codes.zeros, 4)
         _awq_packing.put_across(zeros, parts[1].reshape(groups, -1), rows)
-        scales = parts[2].reshape(groups, shape[0], -1)
-        scales[:, rows] = _grouped.exactly(codes.scales, self.scale).swapaxes(0, 1)
+        _grouped.exactly_across(codes.scales, parts[2], self.scale, rows)
 
     def holds(self, other: Encoding) -> bool:
         return self == other

@@ -25,7 +25,8 @@ Small floats, g columns to a scale:
     nvfp4-pack-quantized  weight_packed u8    [O, I / 2]   weight_scale  e4m3   [O, I / 16]  e2m1
                           weight_global_scale f32 [1]      value = code * scale / global scale
 
-`--to compressed-tensors` is 4 bits, symmetric, groups of 128, f16 scales, the one that every engine has a kernel for.
+`--to compressed-tensors` is 4 bits, symmetric, groups of 128, the one that every engine has a kernel for. Scales are in
+the dtype of config.json, to which engines would round others: bf16 for a bf16 model, else f16 (which f32 holds).
 Parameters of integers: format, bits, group (a number or row), scales (row, tensor), symmetric, scale (f16, bf16, f32),
 method; of float-quantized: scales, block (128x128), scale. The other formats leave nothing to choose.
 """

@@ -7,14 +7,16 @@
     PREFIX.g_idx   i32[I]                  the group of each column, there even where it is i // group
                                            value = (code - zero) * scale
 
-Symmetric weights have the zero 2**(bits - 1) everywhere. Written is version 1 in plain order; version 2, act-order
-(columns sorted by importance) and planes (`gptq_p`: 32 codes as planes of 4, 2 and 1 bits) are read.
+Symmetric weights have the zero 2**(bits - 1) everywhere. Version 1 is written, which every engine knows, or version 2
+(`--to gptq:zeros=v2`), in plain order. A zero of 0 is 2**bits - 1 in version 1: most engines count it round to 0, old
+exllama kernels take it for 2**bits, which is said after writing; version 2 has no such doubt. Act-order (columns sorted
+by importance) and planes (`gptq_p`: 32 codes as planes of 4, 2 and 1 bits) are read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -22,6 +24,7 @@ from modelkit.encodings import _bits, _codes, _grouped
 from modelkit.encodings._grouped import groups_of, stem
 from modelkit.encodings._parameters import BITS, GROUP, METHOD, SCALES, SYMMETRIC, Parameter, configured, named
 from modelkit.errors import BrokenFile, Unsupported
+from modelkit.kernels import words
 from modelkit.lazy import np
 from modelkit.tensors import Codes, Grid, Part, matrix
 
@@ -116,28 +119,19 @@ class Gptq:
         return _codes.values(self.codes(parts, shape, rows))
 
     def codes(self, parts: Sequence[Array], shape: Shape, rows: slice) -> Codes:
-        packed = self.words(parts, shape, rows)
+        """Raises BrokenFile for zeros or a map that contradict the grid."""
+        packed = words.turned(parts[0].view("<u4").reshape(-1, shape[0]), rows).view(np.uint8)  # (row, byte)
         read = from_planes if self.planar else _bits.unpack
-        return replace(self.figures(parts, shape, rows), codes=read(packed, self.bits, shape[1]))
-
-    def words(self, parts: Sequence[Array], shape: Shape, rows: slice) -> Array:
-        """The packed codes of these rows, dense along each (unless planar): uint8 [row, byte]."""
-        across = parts[0].view("<u4").reshape(-1, shape[0])[:, rows]  # (word, row)
-        return np.ascontiguousarray(across.T).view(np.uint8)
-
-    def figures(self, parts: Sequence[Array], shape: Shape, rows: slice) -> Codes:
-        """Codes without their codes: [row, 0]. Raises BrokenFile for zeros or a map that contradict the grid."""
+        codes = read(packed, self.bits, shape[1])
         groups = groups_of(shape[1], self.group)
-        scales = parts[2].reshape(groups, shape[0], -1)[:, rows]  # (group, row, byte)
-        found = _grouped.floats(np.ascontiguousarray(scales).reshape(-1), self.scale).reshape(scales.shape[:2])
+        scales = _grouped.floats_across(parts[2], self.scale, groups, rows)
         zeros = self._zeros(parts[1], shape, rows)  # (group, row)
         if self.offset == "middle":
             fix = "set sym to false in the quantization config, if that is how the model was made"
             _grouped.refuse_other_zeros(zeros, 2 ** (self.bits - 1), "gptq-zero-convention", fix)
         order = _map(parts[3], groups) if self.mapped else None
         own = np.ascontiguousarray(zeros.T).astype(np.int16) if self.offset == "integer" else None
-        none = np.empty((rows.stop - rows.start, 0), np.uint8)
-        return Codes(self.grid, none, np.ascontiguousarray(found.T), own, groups=order)
+        return Codes(self.grid, codes, scales, own, groups=order)
 
     def _zeros(self, stored: Array, shape: Shape, rows: slice) -> Array:
         """uint8 [group, row]; words hold the zeros of several rows, 32 rows fill whole words at any width."""
@@ -152,19 +146,10 @@ class Gptq:
 
     def place(self, codes: Codes, parts: Sequence[Array], shape: Shape, rows: slice) -> None:
         self._refuse_writing()
-        self.put_words(_bits.pack(codes.codes, self.bits), parts, shape, rows)
-        self.put_figures(codes, parts, shape, rows)
-
-    def put_words(self, words: Array, parts: Sequence[Array], shape: Shape, rows: slice) -> None:
-        """Dense codes of these rows, uint8 [row, byte] in whole words, into their place."""
-        across = parts[0].view("<u4").reshape(-1, shape[0])
-        across[:, rows] = words.view("<u4").T
-
-    def put_figures(self, codes: Codes, parts: Sequence[Array], shape: Shape, rows: slice) -> None:
-        """Scales and zeros of these rows into their place."""
+        packed = np.ascontiguousarray(_bits.pack(codes.codes, self.bits)).view("<u4")  # (row, word)
+        words.put_turned(packed, parts[0].view("<u4").reshape(-1, shape[0]), rows)
         groups = groups_of(shape[1], self.group)
-        scales = parts[2].reshape(groups, shape[0], -1)
-        scales[:, rows] = _grouped.exactly(codes.scales, self.scale).swapaxes(0, 1)
+        _grouped.exactly_across(codes.scales, parts[2], self.scale, rows)
         if codes.zeros is None:
             fields = np.full((groups, rows.stop - rows.start), 2 ** (self.bits - 1), np.uint8)
         else:
@@ -191,12 +176,12 @@ class Gptq:
         if wrong is not None:
             return wrong
         offset: Literal["middle", "integer"] = "middle" if grid.offset == "middle" else "integer"
-        made = Gptq(grid.bits, grid.group, "F16", offset, method=self.method)
+        made = Gptq(grid.bits, grid.group, "F16", offset, self.zeros, method=self.method)
         return made.misfit(shape) or made
 
     def _refuse_writing(self) -> None:
-        if self.planar or self.mapped or self.zeros == "v2":
-            raise Unsupported(f"{self.name} can be read but not written", "write GPTQ version 1 in plain order: gptq")
+        if self.planar or self.mapped:
+            raise Unsupported(f"{self.name} can be read but not written", "write GPTQ in plain order: gptq")
 
 
 def plain_map(columns: int, group: int) -> bytes:

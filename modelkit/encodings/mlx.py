@@ -13,7 +13,8 @@
 
 A weight whose biases all are -2**(bits - 1) * scale is a symmetric one ("middle"): other layouts hold its codes too.
 Its own arithmetic rounds twice, after the product and after the sum, in the dtype of the scales; the values here
-are the real ones, rounded once. Written are 2, 3, 4, 5, 6 and 8 bits; 1 bit is read.
+are the real ones, rounded once. Written are 2, 3, 4, 5, 6 and 8 bits; 1 bit is read. Scales are written in the dtype of
+config.json, as mlx-lm does (bf16 for a bf16 model, else f16), unless scale=f16, bf16 or f32 says otherwise.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ FLOATS: Mapping[str, tuple[Number, int, int, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Mlx:
-    """`bits`, `group` and `scale` of modes other than affine are those of FLOATS."""
+    """`bits`, `group` and `scale` of modes other than affine are those of FLOATS.
+
+    `scale_asked`: the dtype of scales was typed, and the model's own does not take its place.
+    """
 
     bits: int = 4
     group: int = 64
@@ -56,6 +60,7 @@ class Mlx:
     mode: Mode = "affine"
     offset: Literal["float", "middle"] = "float"
     method: Method = field(default="mse", compare=False)
+    scale_asked: bool = field(default=False, compare=False)
     kind: ClassVar[Kind] = "quantised"
     ggml: ClassVar[int | None] = None
     dtype: ClassVar[str | None] = None
@@ -82,7 +87,8 @@ class Mlx:
         rest = {word: value for word, value in words.items() if word != "mode"}
         mode = words.get("mode", self.mode)
         if mode == "affine":
-            return configured(self if self.mode == "affine" else Mlx(method=self.method), rest, TABLE)
+            made = configured(self if self.mode == "affine" else Mlx(method=self.method), rest, TABLE)
+            return replace(made, scale_asked=self.scale_asked or "scale" in rest)
         if mode not in FLOATS:
             raise BadRequest(f"mode={mode[:20]}: one of affine, {', '.join(FLOATS)} expected")
         made = Mlx.of_mode(mode)  # type: ignore[arg-type]
@@ -132,16 +138,7 @@ class Mlx:
         return _codes.values(self.codes(parts, shape, rows))
 
     def codes(self, parts: Sequence[Array], shape: Shape, rows: slice) -> Codes:
-        codes = _bits.unpack(self.words(parts, shape, rows), self.bits, shape[-1])
-        return replace(self.figures(parts, shape, rows), codes=codes)
-
-    def words(self, parts: Sequence[Array], shape: Shape, rows: slice) -> Array:
-        """The packed codes of these rows, dense along each: uint8 [row, byte]."""
-        found: Array = parts[0].reshape(matrix(shape)[0], -1)[rows]
-        return found
-
-    def figures(self, parts: Sequence[Array], shape: Shape, rows: slice) -> Codes:
-        """Codes without their codes: [row, 0]."""
+        codes = _bits.unpack(parts[0].reshape(matrix(shape)[0], -1)[rows], self.bits, shape[-1])
         groups = groups_of(shape[-1], self.group)
         found = [
             _grouped.floats(np.ascontiguousarray(part.reshape(matrix(shape)[0], -1)[rows]).reshape(-1), self._stored)
@@ -152,7 +149,7 @@ class Mlx:
         if self.offset == "middle" and biases is not None:
             _refuse_other_biases(scales, biases, -(2 ** (self.bits - 1)))
             biases = None
-        return Codes(self.grid, np.empty((rows.stop - rows.start, 0), np.uint8), scales, biases=biases)
+        return Codes(self.grid, codes, scales, biases=biases)
 
     @property
     def _stored(self) -> str:
@@ -160,15 +157,7 @@ class Mlx:
 
     def place(self, codes: Codes, parts: Sequence[Array], shape: Shape, rows: slice) -> None:
         self._refuse_writing()
-        self.put_words(_bits.pack(codes.codes, self.bits), parts, shape, rows)
-        self.put_figures(codes, parts, shape, rows)
-
-    def put_words(self, words: Array, parts: Sequence[Array], shape: Shape, rows: slice) -> None:
-        """Dense codes of these rows, uint8 [row, byte] in whole words, into their place."""
-        parts[0].reshape(matrix(shape)[0], -1)[rows] = words
-
-    def put_figures(self, codes: Codes, parts: Sequence[Array], shape: Shape, rows: slice) -> None:
-        """Scales and biases of these rows into their place."""
+        parts[0].reshape(matrix(shape)[0], -1)[rows] = _bits.pack(codes.codes, self.bits)
         biases = codes.biases
         if biases is None:
             biases = codes.scales * np.float32(-(2 ** (self.bits - 1)))
@@ -193,8 +182,12 @@ class Mlx:
         group = next((size for size in GROUPS if (grid.group or shape[-1]) % size == 0), grid.group)
         scale = grid.scale if grid.scale in SCALES.values() else "F32"
         offset: Literal["float", "middle"] = "middle" if grid.offset == "middle" else "float"
-        made = Mlx(grid.bits, group, scale, offset=offset, method=self.method)
+        made = Mlx(grid.bits, group, scale, offset=offset, method=self.method, scale_asked=self.scale_asked)
         return made.misfit(shape) or made
+
+    def for_model_of(self, dtype: str) -> Mlx:
+        """For a model of this dtype, as mlx-lm converts it: bf16 scales for bf16, else f16, which f32 holds."""
+        return self if self.scale_asked or self.mode in FLOATS or dtype != "BF16" else replace(self, scale=dtype)
 
     def _refuse_writing(self) -> None:
         if self.bits not in WIDTHS:

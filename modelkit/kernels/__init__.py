@@ -9,6 +9,7 @@ MODELKIT_KERNELS=numpy or =native forces one.
     encodings/bf16.py ...     narrow, widen           small floats
     searches.py               search.h                how ggml finds scales
     groups.py                 group_codes ...         int8 and int4 groups, products with a vector
+    words.py                  words.h                 codes in words, AWQ's nibbles, values of codes
     arrays.py                 scan, difference        what is no number; how far two arrays lie apart
 """
 

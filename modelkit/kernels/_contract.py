@@ -64,11 +64,38 @@ class Native(Protocol):
     def multiply_groups(self, codes: Array, scales: F32, zeros: Array | None, vector: F32, out: F32) -> None:
         """out[row] = the row of groups times the vector."""
 
-    def pack4(self, codes: Array, out: Array) -> None:
-        """Two codes in a byte."""
+    def unpack_bits(self, packed: Array, rows: int, bits: int, codes: Array) -> None:
+        """Rows of dense codes, uint8, into a byte for each."""
 
-    def unpack4(self, packed: Array, out: Array) -> None:
-        """Two codes from a byte."""
+    def pack_bits(self, codes: Array, rows: int, bits: int, packed: Array) -> None:
+        """Rows of codes of a byte each into dense ones; zeros behind them."""
+
+    def unpack_padded(self, words: Array, rows: int, bits: int, codes: Array) -> None:
+        """Rows of codes of which none crosses a word, uint32, into a byte for each."""
+
+    def turn_words(
+        self, words: Array, wide: int, first: int, out: Array, high: int, top: int, rows: int, columns: int
+    ) -> None:
+        """out[column, top + row] = words[row, first + column], uint32; `wide` and `high`: words in a row of each."""
+
+    def from_awq(self, words: Array, wide: int, first: int, n: int, count: int, dense: Array) -> None:
+        """uint32 [n, `count` from `first` on, of `wide`] of AWQ into [eight of n, row]."""
+
+    def to_awq(self, words: Array, wide: int, first: int, n: int, count: int, dense: Array) -> None:
+        """The way back, into `words`."""
+
+    def code_values(
+        self,
+        codes: Array,
+        columns: int,
+        group: int,
+        middle: int,
+        scales: F32,
+        zeros: Array | None,
+        biases: F32 | None,
+        out: F32,
+    ) -> None:
+        """(code - zero) * scale, or code * scale + bias; see `words.values`."""
 
     def use(self, build: str = ...) -> str:
         """The build that works, avx2 or plain; with a name, that one works from now on."""

@@ -68,27 +68,6 @@ def values_in_numpy(codes: Array, scales: F32, zeros: Array | None) -> F32:
     return found
 
 
-def pack4(codes: Array) -> Array:
-    """Two codes 0..15 in a byte, the first in the low half: uint8 [2 n] -> [n]."""
-    extension = kernels.native()
-    if extension is None:
-        packed: Array = (codes[::2] & 15) | (codes[1::2] << 4)
-        return packed
-    out = np.empty(len(codes) // 2, np.uint8)
-    extension.pack4(np.ascontiguousarray(codes), out)
-    return out
-
-
-def unpack4(packed: Array) -> Array:
-    """The codes of `pack4`: uint8 [n] -> [2 n]."""
-    extension = kernels.native()
-    if extension is None:
-        return np.stack([packed & 15, packed >> 4], axis=1).reshape(-1)
-    out = np.empty(2 * len(packed), np.uint8)
-    extension.unpack4(np.ascontiguousarray(packed), out)
-    return out
-
-
 def multiply_blocks(name: str, blocks: Array, vector: F32, decode: Callable[[Array], F32]) -> F32:
     """A matrix of ggml blocks times a vector: uint8 [row, bytes of the row], float32 [column] -> float32 [row].
 

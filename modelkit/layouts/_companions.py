@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from modelkit.layouts._rules import COMPANION, MISMATCH, MISSING, WIDTH
 from modelkit.tensors import Tensor
 
 if TYPE_CHECKING:
@@ -28,39 +29,41 @@ class Companions:
     def find(self, weight: str, name: str, dtypes: Sequence[str], dimensions: Sequence[int]) -> Part | None:
         """The array `name` that belongs to `weight`."""
         if name not in self.arrays:
-            self.say("missing-companion", weight, f"'{weight}' has no '{name}'", FETCH)
+            self.say(MISSING, weight, f"'{weight}' has no '{name}'", FETCH)
             return None
         part = self.arrays.parts[name]
         if part.dtype not in dtypes:
             message = f"'{name}' is {part.dtype}; {' or '.join(dtypes)} is expected"
-            self.say("quantization-mismatch", name, message, TOGETHER)
+            self.say(MISMATCH if name == weight else COMPANION, name, message, TOGETHER)
             return None
         if len(part.shape) not in dimensions:
             message = f"'{name}' is {list(part.shape)}; {' or '.join(map(str, dimensions))} dimensions are expected"
-            self.say("quantization-mismatch", name, message, TOGETHER)
+            self.say(WIDTH if name == weight else COMPANION, name, message, TOGETHER)
             return None
         return part
 
-    def mismatch(self, name: str, message: str, fix: str = TOGETHER, severity: Severity = "error") -> None:
+    def mismatch(self, name: str, message: str, fix: str = TOGETHER, rule: str = MISMATCH) -> None:
         """Arrays, or arrays and config, contradict each other."""
-        self.say("quantization-mismatch", name, message, fix, severity)
+        self.say(rule, name, message, fix)
 
-    def say(self, rule: str, name: str, message: str, fix: str, severity: Severity = "error") -> None:
+    def say(
+        self, rule: str, name: str, message: str, fix: str, severity: Severity = "error", judged: Severity | None = None
+    ) -> None:
         """Report a fault at an array."""
         file = self.arrays.span(name).file
-        self.faults.add(rule, file, message, fix, tensor=name, severity=severity)
+        self.faults.add(rule, file, message, fix, tensor=name, severity=severity, judged=judged)
 
     def tensor(self, name: str, shape: Shape, encoding: Encoding, found: Sequence[Part]) -> Tensor | None:
         """The weight of these arrays, which the encoding describes in the same order."""
         misfit = encoding.misfit(shape)
         if misfit is not None:
-            self.mismatch(found[0].name, f"'{found[0].name}': {misfit}")
+            self.mismatch(found[0].name, f"'{found[0].name}': {misfit}", rule=WIDTH)
             return None
         wanted = encoding.parts(name, shape)
         for part, expected in zip(found, wanted, strict=True):
             if part.shape != expected.shape and part.size != expected.size:
                 message = f"'{part.name}' is {list(part.shape)}; {list(expected.shape)} is expected for {list(shape)}"
-                self.mismatch(part.name, message)
+                self.mismatch(part.name, message, rule=WIDTH if part is found[0] else COMPANION)
                 return None
         parts = (replace(part, whole=expected.whole) for part, expected in zip(found, wanted, strict=True))
         return Tensor(name, shape, encoding, tuple(parts))

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from modelkit.errors import BrokenFile
 from modelkit.faults import Faults
 from modelkit.sources import Opener
 from modelkit.tensors import Model, Part, Sliced, Span, Tensor
 
+if TYPE_CHECKING:
+    from modelkit.tensors import Array
+
 LARGEST_PROBE = 4 * 2**20
 """Bytes read of one array to decide something: a map of a million columns."""
 
 Settings = Mapping[str, Any]
 """What a config says about quantisation: `quantization_config`, or MLX's `quantization`; {} where there is none."""
+
+Stored = Callable[[str], "Array"]
+"""The bytes of an array by its name: flat uint8."""
 
 Place = Literal["linear", "embedding", "head", "gate", "norm", "other"]
 """What a weight is for, as far as an engine's customs ask."""
@@ -68,7 +74,8 @@ class QuantisedLayout:
     or it is a fault. `settings` gives what a written config.json says: keys to set in it, from the written
     tensors, all of them (those that stay floats too). `leaves` are the places that engines expect unquantised when
     quantising from floats. `strings` go into the headers of the files. `encoding` is what the bare name after
-    `--to` means; None = the layout is read only.
+    `--to` means; None = the layout is read only. `cautions` looks at weights that were written, with a function that
+    gives the bytes of an array, and says what some engines read otherwise than others.
     """
 
     title: str
@@ -78,3 +85,4 @@ class QuantisedLayout:
     settings: Callable[[Iterable[Tensor]], Mapping[str, Any]] | None = None
     leaves: frozenset[Place] = frozenset({"embedding", "head", "gate", "norm", "other"})
     strings: Mapping[str, str] = field(default_factory=dict)
+    cautions: Callable[[Iterable[Tensor], Stored], Iterable[str]] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,14 +20,15 @@ EMBEDDINGS = ("embed", "wte", "wpe")
 
 
 def config(tensors: Iterable[Tensor]) -> Mapping[str, Any]:
-    """{"quantization_config": ...}: a group for each encoding, the most frequent one for all Linear modules."""
+    """{"quantization_config": ...}: a group for each scheme, the most frequent one for all Linear modules."""
     tensors = list(tensors)
     groups: dict[str, list[str]] = {}
     schemes: dict[str, dict[str, Any]] = {}
     for tensor in tensors:
         if getattr(tensor.encoding, "layout", None) == "compressed_tensors":
-            key = tensor.encoding.name
-            schemes.setdefault(key, scheme(tensor.encoding))
+            said = scheme(tensor.encoding)
+            key = json.dumps(said)  # dtypes of scales are not said: they may differ within a group
+            schemes.setdefault(key, said)
             groups.setdefault(key, []).append(_module(tensor))
     ordered = sorted(groups, key=lambda key: -len(groups[key]))
     written = {}

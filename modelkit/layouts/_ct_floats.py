@@ -9,6 +9,7 @@ from modelkit.encodings._small_floats import SmallFloats, usable
 from modelkit.errors import BrokenFile
 from modelkit.layouts._companions import FLOATS, Companions
 from modelkit.layouts._ct_schemes import Scheme
+from modelkit.layouts._rules import COMPANION, GROUP
 from modelkit.tensors import Part, Tensor
 
 POWERS = ("U8", "F8_E8M0")
@@ -34,12 +35,13 @@ def packed(stem: str, scheme: Scheme, companions: Companions) -> Tensor | None:
         companions.mismatch(name, f"'{name}' is {form} by its arrays, but the config says {said}")
         return None
     if scheme.group not in (None, grid.group):
-        companions.mismatch(name, f"'{name}' has groups of {grid.group}, as {form} has; the config says {scheme.group}")
+        message = f"'{name}' has groups of {grid.group}, as {form} has; the config says {scheme.group}"
+        companions.mismatch(name, message, rule=GROUP)
         return None
     columns = width * 8 // grid.bits
     if columns != groups * grid.group:
         message = f"'{scale.name}' has {groups:,} scales a row; {columns:,} columns in groups of {grid.group} need"
-        companions.mismatch(scale.name, f"{message} {-(-columns // grid.group):,}")
+        companions.mismatch(scale.name, f"{message} {-(-columns // grid.group):,}", rule=COMPANION)
         return None
     parts = [codes, scale]
     if grid.overall != "none":
@@ -56,7 +58,8 @@ def one(name: str, part: str, encoding: SmallFloats, companions: Companions) -> 
     if found is None:
         return None
     if found.size != 4:
-        companions.mismatch(part, f"'{part}' has {found.size // 4:,} numbers; one for the whole tensor is expected")
+        message = f"'{part}' has {found.size // 4:,} numbers; one for the whole tensor is expected"
+        companions.mismatch(part, message, rule=COMPANION)
         return None
     try:
         usable(struct.unpack("<f", companions.arrays.read(part))[0], encoding.overall)
@@ -102,5 +105,5 @@ def scaled(codes: Part, scale: Part, scheme: Scheme, layout: str, companions: Co
     tile, group = scheme.block or BLOCKS[0]
     wanted = [-(-rows // tile), -(-columns // group)]
     message = f"'{scale.name}' is {list(scale.shape)}; for {rows:,} x {columns:,} in blocks of {tile} x {group}"
-    companions.mismatch(scale.name, f"{message} {wanted} is expected, else one, or one for each row")
+    companions.mismatch(scale.name, f"{message} {wanted} is expected, else one, or one for each row", rule=COMPANION)
     return None

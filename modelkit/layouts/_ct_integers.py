@@ -10,9 +10,13 @@ from modelkit.encodings._padded_bits import leaves_top_bits
 from modelkit.layouts._companions import FLOATS, Companions
 from modelkit.layouts._contract import LARGEST_PROBE
 from modelkit.layouts._ct_schemes import Scheme
+from modelkit.layouts._rules import COMPANION, GROUP, MISMATCH, PACKING, WIDTH
 from modelkit.lazy import np
 from modelkit.tensors import Part, Tensor
 
+NEW = "write it in the new packing: modelkit convert SOURCE NEW/ --to compressed-tensors"
+CERTAIN = 64
+"""Words whose top bits all are zero: by chance once in 2**128."""
 LARGEST_SIDE = 2**31 - 1
 """Rows or columns of a matrix: what engines count with 32 bits."""
 
@@ -72,13 +76,14 @@ def plain(stem: str, scheme: Scheme, companions: Companions) -> Tensor | None:
 def _shape(stored: Part, codes: Part, companions: Companions) -> tuple[int, int] | None:
     """What weight_shape says, held against the arrays before anyone believes it."""
     if stored.shape != (2,):
-        companions.mismatch(stored.name, f"'{stored.name}' has {list(stored.shape)} numbers; rows and columns are two")
+        message = f"'{stored.name}' has {list(stored.shape)} numbers; rows and columns are two"
+        companions.mismatch(stored.name, message, rule=COMPANION)
         return None
     rows, columns = struct.unpack("<2q" if stored.dtype == "I64" else "<2i", companions.arrays.read(stored.name))
     most = codes.shape[1] * 32  # columns of one bit
     if rows != codes.shape[0] or not 0 < columns <= min(most, LARGEST_SIDE):
         message = f"'{stored.name}' says {rows:,} x {columns:,}, but '{codes.name}' is {list(codes.shape)} words"
-        companions.mismatch(stored.name, message)
+        companions.mismatch(stored.name, message, rule=WIDTH)
         return None
     return rows, columns
 
@@ -98,12 +103,12 @@ def _grouped(
     if not scale.shape or scale.shape[0] != rows or count == 0 or columns % count:
         expected = f"{columns // wanted:,} of {wanted} columns each" if wanted else "one, or one for each group,"
         message = f"'{scale.name}' is {list(scale.shape)}; {rows:,} rows with {expected} are expected"
-        companions.mismatch(scale.name, message)
+        companions.mismatch(scale.name, message, rule=COMPANION)
         return None
     if wanted and columns != count * wanted:
         found = f"'{scale.name}' has {count:,} scale{'s' * (count > 1)} a row"
         need = f"{columns:,} columns in groups of {wanted} need {-(-columns // wanted):,}"
-        companions.mismatch(scale.name, f"{found}; {need}")
+        companions.mismatch(scale.name, f"{found}; {need}", rule=GROUP)
         return None
     return replace(made, group=columns // count if count > 1 or wanted else 0)
 
@@ -112,7 +117,7 @@ def _zero(stem: str, name: str, scheme: Scheme, companions: Companions) -> Part 
     zero = companions.arrays.parts.get(f"{stem}weight_zero_point")
     if zero is not None and scheme.symmetric:
         message = f"'{name}' is symmetric by the config, but has '{zero.name}': read with its zeros"
-        companions.mismatch(zero.name, message, severity="warning")
+        companions.say(MISMATCH, zero.name, message, "set symmetric to false in the config", "warning")
     return zero
 
 
@@ -127,10 +132,12 @@ def _width(
         bits = scheme.bits or 4
         need = f"{shape[1]:,} columns of {bits} bits need {-(-shape[1] * bits // 32):,}"
         beside = f" and zeros {list(zero.shape)}" if zero else ""
-        companions.mismatch(codes.name, f"'{codes.name}' has {words:,} words a row{beside}; {need}")
+        companions.mismatch(codes.name, f"'{codes.name}' has {words:,} words a row{beside}; {need}", rule=WIDTH)
         return None
     if len({one.padded for one in said}) > 1:
         said = _of_one_age(said, codes, companions)
+    elif said[0].padded:
+        _say_that_it_is_old(said[0].bits, shape[1], codes, companions)
     if len(said) > 1:
         choice = ", ".join(str(one.bits) for one in said)
         companions.mismatch(
@@ -165,8 +172,15 @@ def _of_one_age(said: list[Integers], codes: Part, companions: Companions) -> li
     widths = " or ".join(dict.fromkeys(str(one.bits) for one in said))
     message = f"'{codes.name}' is as wide in both packings of {widths} bits; its words leave their top bits zero"
     fix = "read as packed before June 2026: compare with the original model"
-    companions.mismatch(codes.name, message, fix, "warning")
+    companions.say(PACKING, codes.name, message, fix, "warning", "error" if len(data) >= 4 * CERTAIN else None)
     return old
+
+
+def _say_that_it_is_old(bits: int, columns: int, codes: Part, companions: Companions) -> None:
+    """The width says it without doubt, and modelkit goes by it; libraries of today do not look."""
+    message = f"'{codes.name}' has {codes.shape[1]:,} words a row, as compressed-tensors packed {bits} bits until May "
+    message += f"2026; releases since then expect {-(-columns * bits // 32):,}, and read these wrongly without a word"
+    companions.say(PACKING, codes.name, message, NEW, "warning", judged="error")
 
 
 def _mapped(name: str, group: int, columns: int, companions: Companions) -> bool | None:
@@ -174,7 +188,8 @@ def _mapped(name: str, group: int, columns: int, companions: Companions) -> bool
     order = companions.find(name, name, ("I32",), (1,))
     if order is None or order.shape != (columns,):
         if order is not None:
-            companions.mismatch(name, f"'{name}' has {order.shape[0]:,} entries; {columns:,} columns need one each")
+            message = f"'{name}' has {order.shape[0]:,} entries; {columns:,} columns need one each"
+            companions.mismatch(name, message, rule=COMPANION)
         return None
     found = struct.unpack(f"<{columns}i", companions.arrays.read(name))
     if all(entry == -1 for entry in found):  # what an engine keeps where there is no order
@@ -182,6 +197,6 @@ def _mapped(name: str, group: int, columns: int, companions: Companions) -> bool
     groups = columns // group if group else 1
     if not all(0 <= entry < groups for entry in found):
         worst = max(found) if max(found) >= groups else min(found)
-        companions.mismatch(name, f"'{name}' names group {worst:,}; there are {groups:,}")
+        companions.mismatch(name, f"'{name}' names group {worst:,}; there are {groups:,}", rule=COMPANION)
         return None
     return any(entry != column // (group or columns) for column, entry in enumerate(found))

@@ -45,6 +45,13 @@ class Schemes:
                 return scheme
         return UNKNOWN
 
+    def asks_for(self, module: str) -> bool:
+        """Whether a group names a module, or a class of modules."""
+        return any(
+            targets.match(module) or targets.refused or any(_is_class(word) for word in targets.plain)
+            for targets, _ in self.groups
+        )
+
 
 def schemes(settings: Mapping[str, Any]) -> Schemes:
     """Read the config; what it says in a form that is not known counts as not said."""

@@ -10,6 +10,7 @@ from typing import Any
 from modelkit.faults import Faults
 from modelkit.layouts import LAYOUTS
 from modelkit.layouts._contract import Arrays, Settings
+from modelkit.layouts._ignore_lists import Listed, say_what_is_listed
 from modelkit.sources import Opener
 from modelkit.tensors import Model, Tensor
 
@@ -51,6 +52,7 @@ def fold(model: Model, opener: Opener, settings: Settings, faults: Faults) -> Fo
     for name in LAYOUTS:
         if LAYOUTS[name].recognises(settings, arrays):
             folded = tuple(LAYOUTS[name].fold(arrays, settings, faults))
+            say_what_is_listed(arrays, folded, Listed.of(name, settings), faults)
             if folded:
                 return Folded(_with(model, folded), name, tuple(arrays.probes))
             return Folded(model)

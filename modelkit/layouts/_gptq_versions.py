@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from modelkit.encodings.gptq import Gptq
-from modelkit.faults import Faults
+from modelkit.faults import Faults, Severity
 from modelkit.layouts import _stored as stored
 from modelkit.layouts._contract import LARGEST_PROBE, Arrays, Settings
 from modelkit.layouts._gptq_zeros import HEAD, balance, uniform
+from modelkit.layouts._rules import ZEROS
 from modelkit.tensors import Tensor
 
-ZEROS = "gptq-zero-convention"
 MOST = 16  # weights whose codes are weighed against their zeros: more say nothing new
 FORMATS = {"gptq": "v1", "gptq_v2": "v2", "gptq_p": "v2"}
 Version = Literal["v1", "v2"]
@@ -71,7 +71,7 @@ def say_if_labelled_otherwise(
     true = "gptq" if version == "v1" else "gptq_v2"
     message = f"'{name}': the stored zeros are those of {true}, not of what the config says; the data are believed"
     fix = f"set checkpoint_format to {true}"
-    faults.add(ZEROS, arrays.span(name).file, message, fix, tensor=name, severity="warning")
+    faults.add(ZEROS, arrays.span(name).file, message, fix, tensor=name, severity="warning", judged="error")
 
 
 def weighed_version(arrays: Arrays, found: list[Tensor], label: Label, faults: Faults) -> Version:
@@ -97,7 +97,8 @@ def weighed_version(arrays: Arrays, found: list[Tensor], label: Label, faults: F
         + (f"as {true} they lie around them: the data are believed" if clear else "the other way does not fit either")
     )
     fix = f"set checkpoint_format to {true}" if clear else "verify the model by running it"
-    faults.add(ZEROS, file, message, fix, tensor=name, severity="warning")
+    judged: Severity | None = "error" if clear else None
+    faults.add(ZEROS, file, message, fix, tensor=name, severity="warning", judged=judged)
     return other if clear else labelled
 
 
@@ -110,7 +111,7 @@ def say_what_is_odd(
     if label.symmetric is True and "symmetric" not in told:
         told.add("symmetric")
         message = f"'{name}' has different zeros, but the config says symmetric; the data are believed"
-        faults.add(stored.MISMATCH, file, message, "set sym to false", tensor=name, severity="warning")
+        faults.add(ZEROS, file, message, "set sym to false", tensor=name, severity="warning", judged="error")
     if encoding.zeros != "v1" or "wrap" in told:
         return
     head = arrays.read(name, HEAD)
@@ -120,7 +121,9 @@ def say_what_is_odd(
             f"'{name}' stores a zero of 0 as {2**encoding.bits - 1}, which old exllama kernels take for a zero of "
         )
         message += f"{2**encoding.bits}; modelkit reads 0, as GPTQModel does"
-        faults.add(ZEROS, file, message, "use an engine that wraps, or gptq_v2", tensor=name, severity="warning")
+        faults.add(
+            ZEROS, file, message, "use an engine that wraps, or --to gptq:zeros=v2", tensor=name, severity="warning"
+        )
 
 
 def _has_top(data: bytes, bits: int) -> bool:

@@ -6,6 +6,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from modelkit.encodings import _bits
+from modelkit.encodings._slabs import slabs
 from modelkit.encodings.gptq import PLANES, Gptq, from_planes
 from modelkit.layouts._contract import LARGEST_PROBE, Arrays
 from modelkit.lazy import np
@@ -67,6 +68,14 @@ def balance(arrays: Arrays, tensor: Tensor, encoding: Gptq) -> tuple[float, floa
         shares = np.full(len(fields), 1 / len(fields))
     means = [codes.mean() - float(shares @ field.mean(axis=1)) for field in (_plus_one(fields, encoding.bits), fields)]
     return float(means[0]), float(means[1])
+
+
+def wrapped(stored: Array, encoding: Gptq, rows: int, groups: int) -> int:
+    """How many zeros of version 1 are 0, stored as the topmost field. `stored`: the bytes of all qzeros."""
+    packed, count = stored.reshape(groups, -1), 0
+    for run in slabs(groups, rows):
+        count += int((_read(packed[run], encoding, rows) == 2**encoding.bits - 1).sum())
+    return count
 
 
 def _read(packed: Array, encoding: Gptq, count: int) -> Array:

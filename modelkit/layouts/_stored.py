@@ -8,10 +8,9 @@ from typing import Any
 from modelkit.faults import Faults
 from modelkit.layouts._companions import FETCH, TOGETHER
 from modelkit.layouts._contract import Arrays, Settings
+from modelkit.layouts._rules import COMPANION, MISMATCH, MISSING, WIDTH
 from modelkit.tensors import Encoding, Part, Shape, Tensor
 
-MISMATCH = "quantization-mismatch"
-MISSING = "missing-companion"
 NOT_LINEAR = ("embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out", "tok_embeddings", "output")
 """Last words of modules that are embeddings or heads."""
 
@@ -32,20 +31,22 @@ def complete(arrays: Arrays, module: str, owner: str, others: Sequence[str], fau
     return not missing
 
 
-def mismatch(arrays: Arrays, name: str, message: str, faults: Faults, fix: str = TOGETHER) -> None:
+def mismatch(
+    arrays: Arrays, name: str, message: str, faults: Faults, fix: str = TOGETHER, rule: str = MISMATCH
+) -> None:
     """What an array is against what it should be."""
-    faults.add(MISMATCH, arrays.span(name).file, f"'{name}' {message}", fix, tensor=name)
+    faults.add(rule, arrays.span(name).file, f"'{name}' {message}", fix, tensor=name)
 
 
 def weight(arrays: Arrays, name: str, shape: Shape, encoding: Encoding, faults: Faults) -> Tensor | None:
     """The weight that stored arrays make up; None after a fault where one of them has another dtype or shape."""
     parts = encoding.parts(name, shape)
-    for part in parts:
+    for number, part in enumerate(parts):
         found = arrays.parts[part.name]
         if (found.dtype, found.shape) != (part.dtype, part.shape):
             size = " x ".join(f"{one:,}" for one in shape)
             message = f"is {_told(found)}; {size} weights as {encoding.name} need {_told(part)}"
-            mismatch(arrays, part.name, message, faults)
+            mismatch(arrays, part.name, message, faults, rule=COMPANION if number else WIDTH)
             return None
     return Tensor(name, shape, encoding, parts)
 
@@ -63,11 +64,11 @@ def number(settings: Settings, keys: Sequence[str]) -> int | None:
     return None
 
 
-def axes(arrays: Arrays, name: str, count: int, faults: Faults) -> bool:
+def axes(arrays: Arrays, name: str, count: int, faults: Faults, rule: str = COMPANION) -> bool:
     """Whether an array has so many axes; a fault where it has not."""
     found = arrays.parts[name]
     if len(found.shape) != count:
-        mismatch(arrays, name, f"has {len(found.shape)} axes; {count} expected", faults)
+        mismatch(arrays, name, f"has {len(found.shape)} axes; {count} expected", faults, rule=rule)
     return len(found.shape) == count
 
 

@@ -16,6 +16,7 @@ from modelkit.errors import Unsupported
 from modelkit.faults import Faults
 from modelkit.layouts import _stored as stored
 from modelkit.layouts._contract import LARGEST_PROBE, Arrays, QuantisedLayout, Settings
+from modelkit.layouts._rules import COMPANION, GROUP, VARIANT, WIDTH
 from modelkit.tensors import Tensor
 
 HEAD = 4096
@@ -65,7 +66,7 @@ def _weight(arrays: Arrays, module: str, label: _Label, faults: Faults) -> Tenso
     if not stored.complete(arrays, module, ".qweight", (".qzeros", ".scales"), faults):
         return None
     for ending in (".qweight", ".qzeros", ".scales"):
-        if not stored.axes(arrays, module + ending, 2, faults):
+        if not stored.axes(arrays, module + ending, 2, faults, WIDTH if ending == ".qweight" else COMPANION):
             return None
     if label.bits not in (4, None):
         stored.mismatch(arrays, name, f"should have codes of {label.bits} bits; AWQ holds 4 bits only", faults)
@@ -77,7 +78,7 @@ def _weight(arrays: Arrays, module: str, label: _Label, faults: Faults) -> Tenso
         return None
     scale = arrays.parts[f"{module}.scales"].dtype
     if scale not in ("F16", "BF16", "F32"):
-        stored.mismatch(arrays, f"{module}.scales", f"is {scale}; F16 expected", faults)
+        stored.mismatch(arrays, f"{module}.scales", f"is {scale}; F16 expected", faults, rule=COMPANION)
         return None
     return stored.weight(arrays, f"{module}.weight", shape, Awq(4, group, scale, "integer", version), faults)
 
@@ -98,13 +99,13 @@ def _version(arrays: Arrays, module: str, label: _Label, faults: Faults) -> Vers
     name = f"{module}.qweight"
     if not fitting:
         told = f"is {list(weight.shape)} with scales {list(scales.shape)}, which no version of AWQ has"
-        stored.mismatch(arrays, name, told, faults)
+        stored.mismatch(arrays, name, told, faults, rule=COMPANION)
     elif label.version is not None and label.version not in fitting:
         told = f"is {weight.dtype} {list(weight.shape)}, as in {fitting[0]}; the config says {label.version}"
-        stored.mismatch(arrays, name, told, faults)
+        stored.mismatch(arrays, name, told, faults, SAY_VERSION, VARIANT)
     elif label.version is None and len(fitting) > 1:
         told = f"is square: {list(weight.shape)} is gemm or gemv, and the config does not say which"
-        stored.mismatch(arrays, name, told, faults, SAY_VERSION)
+        stored.mismatch(arrays, name, told, faults, SAY_VERSION, VARIANT)
     else:
         return label.version or fitting[0]
     return None
@@ -125,7 +126,7 @@ def _group(arrays: Arrays, module: str, columns: int, label: _Label, faults: Fau
         return 0
     if group is None or group > columns or (group and columns % group):
         told = f"has {groups:,} rows; {columns:,} columns cannot be cut into groups of {group or 'a size not named'}"
-        stored.mismatch(arrays, f"{module}.scales", told, faults)
+        stored.mismatch(arrays, f"{module}.scales", told, faults, rule=GROUP)
         return None
     return group
 

@@ -16,6 +16,7 @@ from modelkit.faults import Faults
 from modelkit.layouts import _stored as stored
 from modelkit.layouts._companions import FETCH
 from modelkit.layouts._contract import Arrays, QuantisedLayout, Settings
+from modelkit.layouts._rules import COMPANION, MISSING, WIDTH
 from modelkit.tensors import BITS, Tensor
 
 LARGEST_STATE = 65_536
@@ -65,7 +66,7 @@ def _rows(arrays: Arrays, module: str, faults: Faults) -> Tensor | None:
             stored.mismatch(arrays, mark.name, f"is {found[0]}; 0 (by rows) is the one that is stored", faults)
             return None
         encoding = with_beside(encoding, (mark,), module)
-    if not stored.axes(arrays, name, 2, faults):
+    if not stored.axes(arrays, name, 2, faults, WIDTH):
         return None
     shape = arrays.parts[name].shape
     return stored.weight(arrays, name, shape, encoding, faults)
@@ -76,7 +77,7 @@ def _table(arrays: Arrays, module: str, state: str | None, faults: Faults) -> Te
     name = f"{module}.weight"
     if state is None:
         message = f"'{name}' has no quant_state, which says what its codes mean"
-        faults.add(stored.MISSING, arrays.span(name).file, message, FETCH, tensor=name)
+        faults.add(MISSING, arrays.span(name).file, message, FETCH, tensor=name)
         return None
     said = _state(arrays, state, faults)
     if said is None:
@@ -87,9 +88,11 @@ def _table(arrays: Arrays, module: str, state: str | None, faults: Faults) -> Te
     if not stored.complete(arrays, module, ".weight", needed, faults):
         return None
     kind, block, shape, outer, offset = _numbers(said)
-    wrong = _what_is_wrong(said, kind, state, nested=nested) or _size_is_wrong(arrays, name, shape)
+    wrong, rule = _what_is_wrong(said, kind, state, nested=nested), COMPANION
+    if wrong is None:
+        wrong, rule = _size_is_wrong(arrays, name, shape), WIDTH
     if wrong is not None:
-        stored.mismatch(arrays, state, wrong, faults, FETCH)
+        stored.mismatch(arrays, state, wrong, faults, FETCH, rule)
         return None
     part = arrays.parts[name]
     encoding = Bitsandbytes(kind, block, outer if nested else 0, offset, part.dtype)
@@ -100,14 +103,16 @@ def _table(arrays: Arrays, module: str, state: str | None, faults: Faults) -> Te
 def _state(arrays: Arrays, name: str, faults: Faults) -> Mapping[str, Any] | None:
     """The parsed quant_state; None after a fault."""
     if arrays.parts[name].size > LARGEST_STATE:
-        stored.mismatch(arrays, name, f"has {arrays.parts[name].size:,} bytes of JSON; some 200 expected", faults)
+        stored.mismatch(
+            arrays, name, f"has {arrays.parts[name].size:,} bytes of JSON; some 200 expected", faults, rule=COMPANION
+        )
         return None
     try:
         found = json.loads(arrays.read(name))
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        stored.mismatch(arrays, name, "is not the JSON that says what the codes mean", faults, FETCH)
+        stored.mismatch(arrays, name, "is not the JSON that says what the codes mean", faults, FETCH, COMPANION)
         return None
     return found
 

@@ -15,6 +15,7 @@ from modelkit.layouts._companions import FETCH, Companions
 from modelkit.layouts._contract import Arrays, QuantisedLayout, Settings
 from modelkit.layouts._ct_config import config
 from modelkit.layouts._ct_schemes import METHOD, refuse, schemes
+from modelkit.layouts._rules import MISMATCH, MISSING
 from modelkit.tensors import Tensor
 
 PACKED, PLAIN, SCALE = "weight_packed", "weight", "weight_scale"
@@ -34,12 +35,12 @@ def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]
     companions, known = Companions(arrays, faults), schemes(settings)
     for pattern in (*known.ignored.refused, *(one for targets, _ in known.groups for one in targets.refused)):
         message = f"the pattern 're:{pattern[:80]}' may run for years: it is not tried, and matches nothing"
-        faults.add("quantization-mismatch", "config.json", message, "name the modules instead", severity="warning")
+        faults.add(MISMATCH, "config.json", message, "name the modules instead", severity="warning")
     for name, part in arrays.parts.items():
         if _ends(name, SCALE):
             stem = name.removesuffix(SCALE)
             if stem + PACKED not in arrays and stem + PLAIN not in arrays:
-                companions.say("missing-companion", name, f"'{name}' has no weight beside it", FETCH)
+                companions.say(MISSING, name, f"'{name}' has no weight beside it", FETCH)
             continue
         tensor = None
         stem = name.removesuffix(PACKED if _ends(name, PACKED) else PLAIN)
@@ -50,12 +51,8 @@ def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]
             tensor = _ct_integers.plain(stem, scheme, companions)
         elif _ends(name, PLAIN) and part.dtype == "F8_E4M3" and (scheme.number or stem + SCALE in arrays):
             tensor = _ct_floats.plain(stem, scheme, companions)
-        if tensor is None:
-            continue
-        if known.ignored.match(stem.removesuffix(".")):
-            message = f"'{name}' is quantised, but the config's ignore list names it"
-            companions.mismatch(name, message, "correct the list: engines would look for a float weight", "warning")
-        yield tensor
+        if tensor is not None:
+            yield tensor
 
 
 def _ends(name: str, word: str) -> bool:

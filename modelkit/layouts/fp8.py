@@ -20,6 +20,7 @@ from modelkit.layouts._contract import Arrays, QuantisedLayout, Settings
 from modelkit.layouts._ct_floats import POWERS, scaled
 from modelkit.layouts._ct_schemes import Scheme, block
 from modelkit.layouts._module_names import names
+from modelkit.layouts._rules import MISSING
 from modelkit.tensors import Tensor
 
 INVERSE, SCALE, WEIGHT = ".weight_scale_inv", ".weight_scale", ".weight"
@@ -42,15 +43,19 @@ def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]
         if name.endswith((INVERSE, SCALE)):
             owner = name.removesuffix(INVERSE).removesuffix(SCALE) + WEIGHT
             if owner not in arrays:
-                companions.say("missing-companion", name, f"'{name}' has no weight beside it", FETCH)
+                companions.say(MISSING, name, f"'{name}' has no weight beside it", FETCH)
         elif name.endswith(WEIGHT) and part.dtype == "F8_E5M2" and f"{name}_scale_inv" in arrays:
             companions.mismatch(
                 name, f"'{name}' is F8_E5M2; weights with scales are read as F8_E4M3", "convert another copy"
             )
-        elif name.endswith(WEIGHT) and part.dtype == "F8_E4M3" and not left.match(module):
+        elif name.endswith(WEIGHT) and part.dtype == "F8_E4M3" and (not left.match(module) or _is_scaled(arrays, name)):
             tensor = _weight(name, said, companions)
             if tensor is not None:
                 yield tensor
+
+
+def _is_scaled(arrays: Arrays, name: str) -> bool:
+    return f"{name}_scale" in arrays or f"{name}_scale_inv" in arrays
 
 
 def _weight(name: str, said: Scheme, companions: Companions) -> Tensor | None:

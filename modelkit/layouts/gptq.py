@@ -14,10 +14,11 @@ from dataclasses import replace
 from typing import Any
 
 from modelkit.encodings.gptq import PLANES, WIDTHS, Gptq, plain_map
+from modelkit.errors import Unsupported
 from modelkit.faults import Faults
 from modelkit.layouts import _stored as stored
 from modelkit.layouts._companions import FETCH
-from modelkit.layouts._contract import LARGEST_PROBE, Arrays, QuantisedLayout, Settings
+from modelkit.layouts._contract import LARGEST_PROBE, Arrays, QuantisedLayout, Settings, Stored
 from modelkit.layouts._gptq_versions import (
     Label,
     Version,
@@ -26,6 +27,8 @@ from modelkit.layouts._gptq_versions import (
     uniform_version,
     weighed_version,
 )
+from modelkit.layouts._gptq_zeros import wrapped
+from modelkit.layouts._rules import COMPANION, GROUP, WIDTH
 from modelkit.tensors import Tensor
 
 COMPANIONS = (".qzeros", ".scales", ".g_idx")
@@ -65,7 +68,7 @@ def _weight(arrays: Arrays, module: str, label: Label, faults: Faults) -> Tensor
     if not stored.complete(arrays, module, ".qweight", COMPANIONS, faults):
         return None
     for ending, axes in ((".qweight", 2), (".scales", 2), (".g_idx", 1)):
-        if not stored.axes(arrays, module + ending, axes, faults):
+        if not stored.axes(arrays, module + ending, axes, faults, WIDTH if ending == ".qweight" else COMPANION):
             return None
     parts = {ending: arrays.parts[module + ending] for ending in (".qweight", *COMPANIONS)}
     words, rows = parts[".qweight"].shape
@@ -76,13 +79,14 @@ def _weight(arrays: Arrays, module: str, label: Label, faults: Faults) -> Tensor
         return None
     if words * 32 != columns * bits:
         told = f"has {words:,} words for {columns:,} codes of {bits} bits, which fill {columns * bits / 32:,g}"
-        stored.mismatch(arrays, name, told, faults)
+        stored.mismatch(arrays, name, told, faults, rule=WIDTH)
         return None
     group = _group(columns, groups, label)
     scale = parts[".scales"].dtype
     if group is None or scale not in ("F16", "BF16", "F32"):
         what = f"is {scale} with {groups:,} groups of {columns:,} columns; the config says {label.group}"
-        stored.mismatch(arrays, f"{module}.scales", what, faults)
+        alike = group is None and parts[".qzeros"].shape[:1] == (groups,)
+        stored.mismatch(arrays, f"{module}.scales", what, faults, rule=GROUP if alike else COMPANION)
         return None
     encoding = Gptq(bits, group, scale, planar=label.planar)
     made = stored.weight(arrays, f"{module}.weight", (rows, columns), encoding, faults)
@@ -103,7 +107,9 @@ def _with_map(arrays: Arrays, tensor: Tensor, encoding: Gptq, groups: int, fault
     """The map is there even where it is plain: its values decide, not its presence."""
     name = tensor.parts[3].name
     if arrays.parts[name].size > LARGEST_PROBE:
-        stored.mismatch(arrays, name, f"has {tensor.shape[1]:,} columns; at most a million are read", faults)
+        stored.mismatch(
+            arrays, name, f"has {tensor.shape[1]:,} columns; at most a million are read", faults, rule=WIDTH
+        )
         return None
     found = arrays.read(name)
     if found == plain_map(tensor.shape[1], encoding.group):
@@ -111,7 +117,7 @@ def _with_map(arrays: Arrays, tensor: Tensor, encoding: Gptq, groups: int, fault
     largest = max(memoryview(found).cast("I") if _little() else _swapped(found), default=0)  # -1 is the largest of all
     if largest >= groups:
         told = largest if largest < 2**31 else largest - 2**32
-        stored.mismatch(arrays, name, f"names group {told:,}, but there are {groups:,}", faults, FETCH)
+        stored.mismatch(arrays, name, f"names group {told:,}, but there are {groups:,}", faults, FETCH, COMPANION)
         return None
     return replace(tensor, encoding=replace(encoding, mapped=True))
 
@@ -127,13 +133,20 @@ def _swapped(data: bytes) -> list[int]:
 
 
 def settings(tensors: Iterable[Tensor]) -> Mapping[str, Any]:
-    """The config of version 1 in plain order; weights that differ, or stay floats, are told apart by `dynamic`."""
+    """The config of weights in plain order; those that differ, or stay floats, are told apart by `dynamic`.
+
+    Raises Unsupported for zeros of both versions in one model.
+    """
     every = list(tensors)
     made = {one.name.removesuffix(".weight"): one.encoding for one in every if isinstance(one.encoding, Gptq)}
     if not made:
         return {}
     kinds = list(made.values())
     usual = max(dict.fromkeys(kinds), key=kinds.count)
+    if len({kind.zeros for kind in kinds}) > 1:
+        raise Unsupported(
+            "one model has zeros of one version of GPTQ", "give every weight the same zeros=v1 or zeros=v2"
+        )
     dynamic: dict[str, Any] = {
         f"+:^{re.escape(module)}$": _numbers(encoding) for module, encoding in made.items() if encoding != usual
     }
@@ -145,7 +158,7 @@ def settings(tensors: Iterable[Tensor]) -> Mapping[str, Any]:
         "static_groups": False,
         "true_sequential": True,
         "lm_head": any(module.rpartition(".")[2] == "lm_head" for module in made),
-        "checkpoint_format": "gptq",
+        "checkpoint_format": {"v1": "gptq", "v2": "gptq_v2"}[usual.zeros],
         "pack_dtype": "int32",
     }
     return {"quantization_config": {**found, "dynamic": dynamic} if dynamic else found}
@@ -155,4 +168,21 @@ def _numbers(encoding: Gptq) -> dict[str, Any]:
     return {"bits": encoding.bits, "group_size": encoding.group or -1, "sym": encoding.offset == "middle"}
 
 
-layout = QuantisedLayout("GPTQ (AutoGPTQ, GPTQModel)", recognises, fold, Gptq(), settings)
+def cautions(tensors: Iterable[Tensor], stored: Stored) -> Iterator[str]:
+    """Zeros of 0 in version 1, which engines do not read alike."""
+    found: dict[str, int] = {}
+    for tensor in tensors:
+        encoding = tensor.encoding
+        if isinstance(encoding, Gptq) and (encoding.offset, encoding.zeros) == ("integer", "v1"):
+            zeros, groups = tensor.parts[1], tensor.parts[1].shape[0]
+            count = wrapped(stored(zeros.name), encoding, tensor.shape[0], groups)
+            found |= {tensor.name: count} if count else {}
+    if found:
+        yield (
+            f"{sum(found.values()):,} groups of {len(found):,} weights ('{next(iter(found))}' first) have a zero of 0, "
+            "which version 1 of GPTQ stores as the topmost code: most engines count it round to 0, old exllama kernels "
+            "do not. --to gptq:zeros=v2 stores zeros as they are"
+        )
+
+
+layout = QuantisedLayout("GPTQ (AutoGPTQ, GPTQModel)", recognises, fold, Gptq(), settings, cautions=cautions)

@@ -15,6 +15,7 @@ from modelkit.encodings.hqq import SHARES, Hqq
 from modelkit.faults import Faults
 from modelkit.layouts import _stored as stored
 from modelkit.layouts._contract import Arrays, QuantisedLayout, Settings
+from modelkit.layouts._rules import COMPANION, WIDTH
 from modelkit.tensors import Shape, Tensor
 
 PACKINGS = {"8bit_u8": 8, "4bit_u8": 4, "3bit_32": 3, "2bit_u8": 2, "1bit_u8": 1}
@@ -54,18 +55,22 @@ def _weight(arrays: Arrays, module: str, settings: Settings, faults: Faults) -> 
     beside = [ending for ending in BESIDE if module + ending in arrays]
     long = [module + ending for ending in beside if arrays.parts[module + ending].size > LARGEST_NOTE]
     if long:
-        stored.mismatch(arrays, long[0], f"has {arrays.parts[long[0]].size:,} bytes; a few expected", faults)
+        stored.mismatch(
+            arrays, long[0], f"has {arrays.parts[long[0]].size:,} bytes; a few expected", faults, rule=COMPANION
+        )
         return None
     if any(any(arrays.read(module + ending)) for ending in NESTED if module + ending in arrays):
         stored.mismatch(arrays, name, "has scales that are quantised themselves, or codes viewed as floats", faults)
         return None
     encoding, shape = _encoding(arrays, module, settings), _shape(arrays, module)
     if encoding is None or shape is None:
-        stored.mismatch(arrays, name, "has numbers beside it that cannot be: nbits, packing, axis, shape", faults)
+        stored.mismatch(
+            arrays, name, "has numbers beside it that cannot be: nbits, packing, axis, shape", faults, rule=COMPANION
+        )
         return None
     wrong = encoding.misfit(shape)
     if wrong is not None:
-        stored.mismatch(arrays, name, f"is said to be {list(shape)}, but {wrong}", faults)
+        stored.mismatch(arrays, name, f"is said to be {list(shape)}, but {wrong}", faults, rule=WIDTH)
         return None
     found = tuple(
         (ending, arrays.parts[module + ending].dtype, arrays.parts[module + ending].shape) for ending in beside

@@ -16,6 +16,7 @@ from modelkit.encodings.mlx import FLOATS, Mlx
 from modelkit.faults import Faults
 from modelkit.layouts import _stored as stored
 from modelkit.layouts._contract import LARGEST_PROBE, Arrays, QuantisedLayout, Settings
+from modelkit.layouts._rules import GROUP, LISTED, WIDTH
 from modelkit.tensors import Tensor
 
 HEAD = 2048
@@ -54,12 +55,28 @@ def _weight(arrays: Arrays, module: str, settings: Settings, faults: Faults) -> 
     columns = shape[-1] * 32 // encoding.bits if len(shape) > 1 else 0
     if len(shape) < 2 or columns * encoding.bits != shape[-1] * 32 or columns % encoding.group:
         told = f"is {list(shape)}, which is no matrix of {encoding.bits} bits in groups of {encoding.group}"
-        stored.mismatch(arrays, name, told, faults)
+        stored.mismatch(arrays, name, told, faults, rule=WIDTH)
+        return None
+    if _has_another_group(arrays, module, columns, encoding, faults):
         return None
     made = stored.weight(arrays, name, (*shape[:-1], columns), encoding, faults)
     if made is not None and encoding.mode == "affine" and _is_symmetric(arrays, made, encoding):
         return replace(made, encoding=replace(encoding, offset="middle"))
     return made
+
+
+def _has_another_group(arrays: Arrays, module: str, columns: int, encoding: Mlx, faults: Faults) -> bool:
+    """Whether scales and biases agree on a group that is not the config's; a fault where they do."""
+    scales, biases = arrays.parts[f"{module}.scales"], arrays.parts.get(f"{module}.biases")
+    count = scales.shape[-1] if scales.shape else 0
+    if count in (0, columns // encoding.group) or (biases is not None and biases.shape != scales.shape):
+        return False
+    told = (
+        f"has {count:,} scales a row; {columns:,} columns of {encoding.bits} bits in groups of {encoding.group} need "
+    )
+    fix = "correct bits and group_size under quantization in config.json"
+    stored.mismatch(arrays, scales.name, f"{told}{columns // encoding.group:,}", faults, fix, GROUP)
+    return True
 
 
 def _is_symmetric(arrays: Arrays, tensor: Tensor, encoding: Mlx) -> bool:
@@ -93,7 +110,9 @@ def _encoding(arrays: Arrays, module: str, settings: Settings, faults: Faults) -
     name = f"{module}.weight"
     own = settings.get(module, {})
     if own is False:
-        stored.mismatch(arrays, name, "is packed, but the config says that the module is not quantised", faults)
+        stored.mismatch(
+            arrays, name, "is packed, but the config says that the module is not quantised", faults, rule=LISTED
+        )
         return None
     said = {**settings, **own} if isinstance(own, dict) else settings
     if isinstance(own, dict) and own and "mode" not in own and f"{module}.biases" in arrays:

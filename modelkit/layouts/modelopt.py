@@ -20,6 +20,7 @@ from modelkit.layouts._companions import FETCH, FLOATS, Companions
 from modelkit.layouts._contract import Arrays, QuantisedLayout, Settings
 from modelkit.layouts._ct_floats import one, scaled
 from modelkit.layouts._ct_schemes import Scheme
+from modelkit.layouts._rules import MISSING
 from modelkit.tensors import Tensor
 
 NVFP4 = SmallFloats("e2m1", 16, 1, "F8_E4M3", "factor", "modelopt")
@@ -44,7 +45,7 @@ def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]
         if name.endswith((SECOND, SCALE)):
             owner = name.removesuffix("_2").removesuffix(SCALE) + WEIGHT
             if owner not in arrays:
-                companions.say("missing-companion", name, f"'{name}' has no weight beside it", FETCH)
+                companions.say(MISSING, name, f"'{name}' has no weight beside it", FETCH)
         elif name.endswith(WEIGHT) and part.dtype == "U8":
             tensor = _packed(name, companions)
         elif name.endswith(WEIGHT) and part.dtype == "F8_E4M3":

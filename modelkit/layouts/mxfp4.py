@@ -15,6 +15,7 @@ from modelkit.encodings._small_floats import SmallFloats
 from modelkit.faults import Faults
 from modelkit.layouts._companions import FETCH, Companions
 from modelkit.layouts._contract import Arrays, QuantisedLayout, Settings
+from modelkit.layouts._rules import MISSING, WIDTH
 from modelkit.tensors import Tensor
 
 ENCODING = SmallFloats("e2m1", 32, 1, "E8M0", layout="mxfp4")
@@ -38,7 +39,7 @@ def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]
     for name in arrays.parts:
         stem = name.removesuffix(BLOCKS)
         if name.endswith(SCALES) and name.removesuffix(SCALES) + BLOCKS not in arrays:
-            companions.say("missing-companion", name, f"'{name}' has no blocks beside it", FETCH)
+            companions.say(MISSING, name, f"'{name}' has no blocks beside it", FETCH)
         if not name.endswith(BLOCKS):
             continue
         blocks = companions.find(name, name, ("U8",), (4,))
@@ -46,7 +47,9 @@ def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]
         if blocks is None or scales is None:
             continue
         if blocks.shape[3] != 16:
-            companions.mismatch(name, f"'{name}' has {blocks.shape[3]:,} bytes a block; 32 codes of 4 bits need 16")
+            companions.mismatch(
+                name, f"'{name}' has {blocks.shape[3]:,} bytes a block; 32 codes of 4 bits need 16", rule=WIDTH
+            )
             continue
         shape = (*blocks.shape[:2], blocks.shape[2] * 32)
         tensor = companions.tensor(stem, shape, ENCODING, [blocks, scales])

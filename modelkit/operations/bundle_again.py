@@ -8,6 +8,7 @@ from modelkit.bundles import limits
 from modelkit.bundles.manifest import Manifest
 from modelkit.errors import ModelkitError
 from modelkit.lazy import np
+from modelkit.operations import bundle_signature, seal
 from modelkit.operations.bundle_base import digests_of
 from modelkit.operations.bundle_open import MANIFEST, open_bundle, read_small
 from modelkit.operations.bundle_plan import Plan, Request, Sizing, make, volume_bytes
@@ -22,6 +23,8 @@ def standing(
     """The bundle that stands there, if it is whole and the one that was asked for; its files by name."""
     folder = Path(request.bundle)
     if request.two_files or not all((folder / name).is_file() for name in (MANIFEST, *SUMS)):
+        return None
+    if not _has_what_was_asked_for(request, folder):
         return None
     try:
         bundle = open_bundle(request.bundle)
@@ -49,3 +52,13 @@ def standing(
     listed = {line[66:]: line[:64] for line in lines}
     files = {name: ((folder / name).stat().st_size, digest) for name, digest in listed.items()}
     return plan, bundle.manifest, files
+
+
+def _has_what_was_asked_for(request: Request, folder: Path) -> bool:
+    """Signature, seal and wheels: no less, and no more."""
+    signed = folder / bundle_signature.NAME
+    if signed.is_file() != (request.sign is not None) or (folder / seal.FILE).is_file() != request.seal:
+        return False
+    if (folder / "wheels").is_dir() != request.wheels:
+        return False
+    return request.sign is None or bundle_signature.same_key(signed, Path(request.sign))

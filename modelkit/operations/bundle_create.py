@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from modelkit.operations.bundle_base import digests_of
 from modelkit.operations.bundle_coding import CodedPiece, Coding
 from modelkit.operations.bundle_journal import FOLDER, Done, Journal
 from modelkit.operations.bundle_parity import ParityFiles
-from modelkit.operations.bundle_plan import TWO_FILES, Plan, Request, make
+from modelkit.operations.bundle_plan import TWO_FILES, Plan, Request, apart, make
 from modelkit.operations.bundle_scan import Scan, equal_pieces, scan
 from modelkit.operations.bundle_volume import VolumeWriter
 from modelkit.operations.checksum_work import Progress
@@ -58,20 +58,30 @@ class Created:
 def create(request: Request, progress: Progress | None = None) -> Created:
     """Write the bundle, or finish one that was interrupted. `progress` is told bytes, twice the tree's."""
     bundle = Path(request.bundle)
-    journal = Journal(bundle)
+    journal, fresh = Journal(bundle), not os.path.lexists(bundle)
+    apart(request)
+    if request.sign is not None:
+        bundle_signature.check_key(Path(request.sign))  # not after hours of work
     if not request.force and not journal.exists():
         there = standing(request, progress)
         if there is not None:
             return Created(*there, resumed=len(there[1].data))
     _place(bundle, journal, force=request.force)
-    with locked(journal.lock):
-        plan = make(request, journal.sizing(), _two_files(request, journal) if request.two_files else None)
-        done = journal.resume(plan.to_json())
-        if done is None:
-            done = Done(bundle_documents.created_now(), plan.sizing)
-            journal.begin(plan.to_json(), plan.sizing, done.created)
-        journal.tidy()
-        created = _Creation(plan, journal, done, progress).run()
+    try:
+        with locked(journal.lock):
+            plan = make(request, journal.sizing(), _two_files(request, journal) if request.two_files else None)
+            done = journal.resume(plan.to_json())
+            if done is None:
+                done = Done(bundle_documents.created_now(), plan.sizing)
+                journal.begin(plan.to_json(), plan.sizing, done.created)
+            journal.tidy()
+            created = _Creation(plan, journal, done, progress).run()
+    finally:
+        if not journal.exists():  # refused before anything began: no empty folders are left
+            with suppress(OSError):
+                journal.folder.rmdir()
+                if fresh:
+                    bundle.rmdir()
     _forget(journal)
     return created
 

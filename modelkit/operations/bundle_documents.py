@@ -37,7 +37,7 @@ def collect(
     unpack = receiver()
     digest = hashlib.sha256(unpack).hexdigest()
     return {
-        "APPROVAL.md": documents.approval(description, created, volumes, stored, digest),
+        "APPROVAL.md": documents.approval(description, created, volumes, stored, digest, signed=signed),
         "FILES.sha256": documents.files_list(description.files),
         "README.txt": documents.readme(description, volumes, signed=signed),
         "sbom.cdx.json": documents.bill_of_materials(description, created),

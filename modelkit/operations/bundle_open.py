@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,29 +52,49 @@ class Bundle:
         return tuple(located for located in self.volumes if located.path is not None)
 
 
-def open_bundle(path: str) -> Bundle:
-    """Raises Unknowable where no manifest is, Refused where several contradict each other, CannotAccess."""
+def open_bundle(path: str, *, media: bool = False) -> Bundle:
+    """Raises Unknowable where no manifest is, Refused where several contradict each other, CannotAccess.
+
+    `media`: everything in it is read from the medium itself, not from the page cache.
+    """
     folder = Path(path)
     with explained(folder):
         if not folder.is_dir():
             raise CannotAccess(f"{path}: is no folder", "name the folder of a bundle")
-        names = sorted(entry.name for entry in _entries(folder))
+        entries = {entry.name: entry.is_file(follow_symlinks=False) for entry in _entries(folder)}
+    names = sorted(name for name, plain in entries.items() if plain)
+    for name in names if media else ():
+        drop_cache(folder / name)
     found = [Found(folder / name, _head(folder / name)) for name in names if name.endswith(".mkv")]
     manifest, faults = _manifest(folder, found)
     volumes = tuple(_locate(folder, volume, manifest, found) for volume in manifest.volumes)
     used = {located.path for located in volumes}
     strangers = {one.path.name: _stranger(one, manifest) for one in found if one.path not in used}
+    known = {volume.name for volume in manifest.volumes}
+    strangers |= {name: absence(folder / name) for name, plain in entries.items() if not plain and name not in known}
     return Bundle(folder, manifest, volumes, tuple(faults), {k: v for k, v in strangers.items() if NAME.fullmatch(k)})
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Plain files; no link is followed."""
+    """What lies there, files and others."""
     with os.scandir(folder) as entries:
         for number, entry in enumerate(entries):
             if number >= MOST:
                 raise Refused(f"{folder}: holds more than {MOST:,} entries", "name the folder of a bundle")
-            if entry.is_file(follow_symlinks=False):
-                yield entry
+            yield entry
+
+
+def drop_cache(path: Path) -> None:
+    """Push a file out of the page cache, so that it is read from the medium."""
+    with explained(path):
+        file = open_file(path)
+        try:
+            with suppress(OSError):  # discs cannot be synced, and need not be
+                os.fsync(file)  # what is not on the medium yet cannot be dropped
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(file)
 
 
 def _head(path: Path) -> Head | None:
@@ -94,7 +115,7 @@ def _manifest(folder: Path, found: Iterable[Found]) -> tuple[Manifest, list[str]
     try:
         main = read_manifest(read_small(file, limits.MANIFEST), MANIFEST)
     except ModelkitError as error:
-        faults.append(str(error) if os.path.lexists(file) else f"{MANIFEST}: is missing")
+        faults.append(str(error) if file.is_file() and not file.is_symlink() else f"{MANIFEST}: {absence(file)}")
     copies = [copy for one in found if (copy := _copy(one, main)) is not None]
     manifests = {manifest.pack(): manifest for manifest in [*([main] if main is not None else []), *copies]}
     if not manifests:
@@ -146,10 +167,15 @@ def _locate(folder: Path, volume: Volume, manifest: Manifest, found: Iterable[Fo
     if elsewhere is not None:
         return Located(volume, elsewhere.path, f"stands under the name {elsewhere.path.name}")
     if named is None:
-        return Located(volume, None, "is missing")
+        return Located(volume, None, absence(folder / volume.name))
     if named.head is None:
         return Located(volume, named.path, "has a damaged head")
     return Located(volume, None, _stranger(named, manifest))
+
+
+def absence(path: Path) -> str:
+    """Why a file of the bundle cannot be used where no ordinary file stands under its name."""
+    return "is no ordinary file" if os.path.lexists(path) else "is missing"
 
 
 def _stranger(found: Found, manifest: Manifest) -> str:

@@ -169,8 +169,10 @@ def make(request: Request, sizing: Sizing | None = None, beside: str | None = No
     tree = read_tree(request.source)
     if beside is not None:
         tree = with_folder(tree, beside, TWO_FILES)
-    _apart(request)
+    apart(request)
     plain = request.coding == "raw"
+    if plain and request.best:
+        raise BadRequest("--max has nothing to do with --no-compress", "leave one of them out")
     base = None if request.base is None else read_base(request.base)
     cuts = cut(tree, plain=plain, best=request.best, base=base)
     if base is not None:
@@ -181,7 +183,8 @@ def make(request: Request, sizing: Sizing | None = None, beside: str | None = No
     return replace(draft, sizing=sizing or _sizing(draft))
 
 
-def _apart(request: Request) -> None:
+def apart(request: Request) -> None:
+    """Raises Refused where bundle and source lie in each other."""
     source, bundle = Path(request.source).resolve(), Path(request.bundle).resolve()
     if source == bundle or bundle.is_relative_to(source) or source.is_relative_to(bundle):
         raise Refused(f"{request.bundle}: and the source lie in each other", "choose another place for the bundle")

@@ -19,7 +19,8 @@ from modelkit.execute import fsync
 from modelkit.lazy import np
 from modelkit.moving import write_at
 from modelkit.operations import bundle_documents
-from modelkit.operations.bundle_open import MANIFEST, open_bundle
+from modelkit.operations.bundle_open import MANIFEST
+from modelkit.operations.bundle_signature import open_signed
 from modelkit.operations.bundle_verify import SUMS, Verified, VolumeState, check, read_stripe
 from modelkit.operations.checksum_work import Progress
 from modelkit.sources import LocalFile, explained, write_whole
@@ -43,9 +44,19 @@ class Repaired:
     unrepaired: Mapping[str, str]
 
 
-def repair(path: str, *, threads: int | None = None, progress: Progress | None = None) -> Repaired:
-    """Make the bundle whole. Raises Refused, with nothing changed, where parity does not suffice."""
-    bundle = open_bundle(path)
+def repair(
+    path: str,
+    *,
+    key: str | None = None,
+    media: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Repaired:
+    """Make the bundle whole. Raises Refused, with nothing changed, where parity does not suffice.
+
+    `key`: refuse a bundle that its owner has not signed. `media`: read from the medium, not from the page cache.
+    """
+    bundle = open_signed(path, key, media=media)
     before = check(bundle, threads=threads, progress=progress)
     if not before.repairable:
         raise Refused(*_too_much(before))
@@ -92,6 +103,7 @@ class _Rebuilding:
                 self._write(sources, files)
             for state, path in zip(self.damaged, paths, strict=True):
                 with explained(path):
+                    _make_way(self.folder / state.volume.name)
                     os.replace(path, self.folder / state.volume.name)
         finally:
             for path in paths:
@@ -162,7 +174,7 @@ def _recovery(data: int, rows: Matrix, lost: tuple[int, ...]) -> Recovery:
 
 def _is_stranger(folder: Path, name: str, before: Verified) -> bool:
     """Not where a restored volume has taken the name."""
-    return (folder / name).exists() and name not in {state.volume.name for state in before.volumes}
+    return os.path.lexists(folder / name) and name not in {state.volume.name for state in before.volumes}
 
 
 def _put_aside(folder: Path, name: str) -> str:
@@ -170,6 +182,18 @@ def _put_aside(folder: Path, name: str) -> str:
     with explained(folder / name):
         os.replace(folder / name, folder / (name + ASIDE))
     return name
+
+
+def _make_way(path: Path) -> None:
+    """A folder that stands in a file's place is put aside: a rename does not replace it."""
+    if path.is_dir() and not path.is_symlink():
+        with explained(path):
+            os.replace(path, path.with_name(path.name + ASIDE))
+
+
+def _write(path: Path, data: bytes) -> None:
+    _make_way(path)
+    write_whole(path, data)
 
 
 def _documents(before: Verified) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -181,17 +205,17 @@ def _documents(before: Verified) -> tuple[tuple[str, ...], dict[str, str]]:
     done, left = [], {}
     for name in sorted(wanted - {MANIFEST}):
         if name in made:
-            write_whole(folder / name, made[name])
+            _write(folder / name, made[name])
             done.append(name)
         else:
             left[name] = before.documents[name]
     if before.bundle.faults or MANIFEST in before.documents:
-        write_whole(folder / MANIFEST, manifest.pack())
+        _write(folder / MANIFEST, manifest.pack())
         done.append(MANIFEST)
     if any(name in before.documents for name in SUMS):
         sums = _sums(manifest, folder)
-        write_whole(folder / SUMS[0], sums)
-        write_whole(folder / SUMS[1], f"{_sha256(sums)}  {SUMS[0]}\n".encode())
+        _write(folder / SUMS[0], sums)
+        _write(folder / SUMS[1], f"{_sha256(sums)}  {SUMS[0]}\n".encode())
         done += SUMS
     return tuple(done), left
 

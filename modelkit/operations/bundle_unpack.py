@@ -20,9 +20,10 @@ from modelkit.bundles.transforms import join, room
 from modelkit.errors import BrokenFile, CannotAccess, ModelkitError
 from modelkit.lazy import np
 from modelkit.operations.bundle_base import check_base
-from modelkit.operations.bundle_open import Bundle, Located, open_bundle
+from modelkit.operations.bundle_open import Bundle, Located
 from modelkit.operations.bundle_pool import IN_FLIGHT, in_order
 from modelkit.operations.bundle_restore import Destination, Parts, enough_room
+from modelkit.operations.bundle_signature import open_signed
 from modelkit.operations.checksum_work import Progress
 from modelkit.sources import LocalFile
 
@@ -54,11 +55,15 @@ def unpack(
     destination: str,
     *,
     base: str | None = None,
+    key: str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Unpacked:
-    """Unpack every volume that is there. Raises CannotAccess when some are missing: run again with them."""
-    bundle = open_bundle(path)
+    """Unpack every volume that is there. Raises CannotAccess when some are missing: run again with them.
+
+    `key`: refuse a bundle whose files its owner has not signed.
+    """
+    bundle = open_signed(path, key)
     description = bundle.manifest.description
     places = [] if description.base is None else check_base(description.base, base)
     target = Destination(destination, description)

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from modelkit.bundles import limits
@@ -17,8 +17,9 @@ from modelkit.bundles.transforms import room
 from modelkit.errors import ModelkitError
 from modelkit.operations.bundle_open import Bundle, Located, open_bundle, read_small
 from modelkit.operations.bundle_pool import IN_FLIGHT, in_order
+from modelkit.operations.bundle_signature import Signature, check_signature
 from modelkit.operations.checksum_work import Progress
-from modelkit.sources import LocalFile, explained, open_file
+from modelkit.sources import LocalFile
 
 SUMS = ("SHA256SUMS", "SHA256SUMS.sha256")
 
@@ -45,7 +46,7 @@ class Verified:
     volumes: tuple[VolumeState, ...]
     documents: dict[str, str]  # by name, what is wrong
     hopeless: tuple[int, ...]
-    notes: tuple[str, ...] = field(default=())
+    signature: Signature | None = None  # where a key was given
 
     @property
     def whole(self) -> bool:
@@ -60,22 +61,37 @@ class Verified:
         """Whether parity restores every volume."""
         return not self.hopeless
 
+    @property
+    def good(self) -> bool:
+        """Whole, and signed with the key where one was given."""
+        return self.whole and (self.signature is None or self.signature.good)
 
-def verify(path: str, *, media: bool = False, threads: int | None = None, progress: Progress | None = None) -> Verified:
-    """Read every stored byte once. `media`: from the medium itself, not from the page cache."""
-    return check(open_bundle(path), media=media, threads=threads, progress=progress)
 
-
-def check(
-    bundle: Bundle, *, media: bool = False, threads: int | None = None, progress: Progress | None = None
+def verify(
+    path: str,
+    *,
+    key: str | None = None,
+    media: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Verified:
+    """Read every stored byte once. `key`: the public key that must have signed the files, looked at first.
+
+    `media`: from the medium itself, not from the page cache.
+    """
+    bundle = open_bundle(path, media=media)
+    signed = None if key is None else check_signature(bundle, key)
+    return replace(check(bundle, threads=threads, progress=progress), signature=signed)
+
+
+def check(bundle: Bundle, *, threads: int | None = None, progress: Progress | None = None) -> Verified:
     """The same of a bundle that is open already."""
     workers = threads or os.cpu_count() or 1
     total, done, states = sum(volume.body for volume in bundle.manifest.volumes), 0, []
     with ThreadPoolExecutor(workers) as executor:
         for located in bundle.volumes:
             report = None if progress is None else _shifted(progress, done, total)
-            states.append(_volume(bundle.manifest, located, executor, IN_FLIGHT * workers, report, media=media))
+            states.append(_volume(bundle.manifest, located, executor, IN_FLIGHT * workers, report))
             done += located.volume.body
     return Verified(bundle, tuple(states), _documents(bundle), _hopeless(bundle.manifest, states))
 
@@ -90,8 +106,6 @@ def _volume(
     executor: Executor,
     depth: int,
     progress: Callable[[int], None] | None,
-    *,
-    media: bool,
 ) -> VolumeState:
     volume, stripe = located.volume, manifest.description.stripe
     count = volume.body // stripe
@@ -102,8 +116,6 @@ def _volume(
     except ModelkitError as error:
         return VolumeState(volume, None, frozenset(range(count)), (str(error),))
     try:
-        if media:
-            drop_cache(located.path)
         source.will_be_read()
         digests = in_order(executor, lambda number: stripe_digest(source, number, stripe), range(count), depth)
         bad = []
@@ -158,18 +170,6 @@ def _ends(manifest: Manifest, volume: Volume, source: LocalFile) -> Iterator[str
             same = False
         if not same:
             yield f"has a damaged {what}"
-
-
-def drop_cache(path: Path) -> None:
-    """Push a file out of the page cache, so that it is read from the medium."""
-    with explained(path):
-        file = open_file(path)
-        try:
-            os.fsync(file)  # what is not on the medium yet cannot be dropped
-            if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(file)
 
 
 def _hopeless(manifest: Manifest, states: Sequence[VolumeState]) -> tuple[int, ...]:

@@ -7,11 +7,12 @@ no, BrokenFile and Unsupported for a source that is damaged or not known, Refuse
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from modelkit.errors import BadRequest
 from modelkit.formats import Limit
 from modelkit.lazy import np
+from modelkit.operations import compute_importance as computing
 from modelkit.operations import convert as conversion
 from modelkit.operations import merge as merging
 from modelkit.operations import run as running
@@ -23,6 +24,8 @@ from modelkit.runner.decoder import Decoder
 from modelkit.runner.memory import half_of_memory
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike
 
     from modelkit.faults import Severity
@@ -44,15 +47,70 @@ def convert(
     allow_requantize: bool = False,
     workers: int | None = None,
     memory: int = conversion.MEMORY,
+    recipe: Path | None = None,
+    keep: Sequence[str] = (),
+    requantize_rest: bool = False,
+    importance: Path | None = None,
+    method: Literal["rtn", "mse"] | None = None,
+    group_size: int | None = None,
+    symmetric: bool | None = None,
 ) -> conversion.Result:
-    """Convert a model; the ending of `destination` chooses the format, a slash a folder.
+    """Convert or quantise a model; the ending of `destination` chooses the format, a slash a folder.
 
-    `to` is an encoding as after --to, None keeps what is there. `memory` is in bytes, `workers` are threads (None =
-    cores). The result has a verdict for every tensor. Raises BadValue for a weight that the target cannot hold.
+    `to` is a recipe, an encoding or a layout as after --to, None keeps what is there; or `recipe` is a TOML file.
+    `keep` has PATTERN=NAME. `importance` is an imatrix file. `method`, `group_size` and `symmetric` are those of
+    `modelkit quantize`. `memory` is in bytes, `workers` are threads (None = cores). The result has a verdict for
+    every tensor. Raises BadValue for a weight that the target cannot hold.
     """
-    paths = os.fspath(source), os.fspath(destination)
-    request = conversion.Request(*paths, to, tokenizer, resume, force, allow_requantize, workers, memory)
+    if to is None and (method, group_size, symmetric) != (None, None, None):
+        raise BadRequest("method, group_size and symmetric need a layout to belong to", "say which: to=...")
+    request = conversion.Request(
+        os.fspath(source),
+        os.fspath(destination),
+        conversion.with_options(to, group_size, symmetric, method),
+        tokenizer=tokenizer,
+        resume=resume,
+        force=force,
+        allow_requantize=allow_requantize,
+        workers=workers,
+        memory=memory,
+        recipe=None if recipe is None else os.fspath(recipe),
+        keep=tuple(keep),
+        importance=None if importance is None else os.fspath(importance),
+        rest=requantize_rest,
+    )
     return conversion.convert(request)
+
+
+def importance(
+    model: Path,
+    output: Path,
+    *,
+    text: Path | None = None,
+    tokens_file: Path | None = None,
+    tokenizer: str | None = None,
+    chunk: int = computing.CHUNK,
+    chunks: int | None = None,
+    process_output: bool = False,
+    force: bool = False,
+) -> computing.Computed:
+    """Run a text (or ids) through a model and write the importance of each matrix's columns, as llama.cpp reads it.
+
+    `chunk` tokens see each other, `chunks` is the most of them (None: all). `process_output`: also the matrix that
+    makes the logits.
+    """
+    request = computing.Request(
+        os.fspath(model),
+        os.fspath(output),
+        text=None if text is None else os.fspath(text),
+        tokens_file=None if tokens_file is None else os.fspath(tokens_file),
+        tokenizer=tokenizer,
+        chunk=chunk,
+        chunks=chunks,
+        head=process_output,
+        force=force,
+    )
+    return computing.compute(request)
 
 
 def shard(

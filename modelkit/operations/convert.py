@@ -75,6 +75,12 @@ class Result:
     prepared: Prepared
     verdicts: tuple[Verdict, ...]
     resumed: int  # jobs that an earlier run had finished
+    cautions: tuple[str, ...] = ()  # what engines may read otherwise, seen in what was written
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was said before, and what the written files say."""
+        return (*self.prepared.notes, *self.cautions)
 
 
 def prepare(request: Request) -> Prepared:
@@ -181,7 +187,7 @@ def carry_out(prepared: Prepared, progress: Progress | None = None, proof: Calla
             _check_destination(prepared, new=new)  # once more: another run may have ended since
             done, resumed = _execute(prepared, progress)
             _refuse_changed(prepared)
-            measured = prove(prepared)
+            proved = prove(prepared)
             if proof is not None:
                 proof()
             _journal(prepared).sealing()
@@ -189,7 +195,7 @@ def carry_out(prepared: Prepared, progress: Progress | None = None, proof: Calla
         except (BadValue, BrokenFile, Unsupported):
             destination.discard()  # running it again would end the same way
             raise
-    return Result(prepared, verdicts(prepared.plan, done, measured), resumed)
+    return Result(prepared, verdicts(prepared.plan, done, proved.errors), resumed, proved.cautions)
 
 
 def _journal(prepared: Prepared) -> Journal:

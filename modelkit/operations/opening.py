@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from modelkit.errors import BadRequest, BrokenFile, ModelkitError, Unsupported
 from modelkit.faults import Faults
@@ -13,15 +11,6 @@ from modelkit.formats import FORMATS, Format
 from modelkit.formats._impostors import impostor
 from modelkit.sources import Disk, Opener, head
 from modelkit.tensors import Model
-
-if TYPE_CHECKING:
-    from modelkit.layouts._folding import Folded
-
-TELLING = (
-    ".qweight", ".scales", ".weight_packed", ".weight_scale", ".weight_scale_inv", ".weight_scale_2", ".absmax",
-    ".SCB", ".W_q", "_blocks", "_scales", ".weight.scale",
-)  # fmt: skip
-"""Endings of arrays that only quantised layouts have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,45 +56,14 @@ def read_model(opener: Opener, *, strict: bool = True, fold: bool = True) -> Ope
         raise BrokenFile(f"{opener.title}: its header cannot be read ({type(error).__name__})") from error
     if model is None:
         raise _first(faults, opener)
-    if not fold or format.dialect != "huggingface" or not may_be_quantised(model, opener):
+    if not fold or format.dialect != "huggingface":
+        return Opened(model, format, opener, faults)
+    from modelkit.layouts._opening import folded_model, may_be_quantised
+
+    if not may_be_quantised(model, opener):
         return Opened(model, format, opener, faults)
     folded = folded_model(model, opener, faults)
     return Opened(folded.model, format, opener, faults, folded.layout, folded.probes)
-
-
-def may_be_quantised(model: Model, opener: Opener) -> bool:
-    """Whether names of arrays look like it: an ordinary model is not held against any layout.
-
-    What lies behind a URL is shown as it is stored: telling layouts apart takes many small reads.
-    """
-    return isinstance(opener, Disk) and any(tensor.name.endswith(TELLING) for tensor in model.tensors)
-
-
-def folded_model(model: Model, opener: Opener, faults: Faults) -> Folded:
-    """The arrays of a quantised layout as the weights that they mean; any other model as it is."""
-    from modelkit.layouts._folding import fold
-
-    return fold(model, opener, _settings(model, opener), faults)
-
-
-def _settings(model: Model, opener: Opener) -> Mapping[str, Any]:
-    """What the config says about quantisation: of the folder, of the file's own metadata, or from beside it."""
-    from modelkit.formats._side_files import parse_json, read_json
-    from modelkit.layouts._folding import FILES, quantisation
-
-    quiet = Faults(strict=False)
-    config = model.metadata.get("config")
-    embedded = model.metadata.get("modelkit.config")
-    if isinstance(embedded, str):
-        config = parse_json(embedded.encode("utf-8", "surrogateescape"), "modelkit.config", quiet)
-    elif config is None and opener.holds("config.json"):
-        config = read_json(opener, "config.json", quiet)
-    found = quantisation(config) if isinstance(config, dict) else {}
-    for name in FILES:
-        if not found and opener.holds(name):
-            beside = read_json(opener, name, quiet)
-            found = beside if isinstance(beside, dict) else {}
-    return found
 
 
 def refuse_empty(opened: Opened) -> None:

@@ -7,13 +7,15 @@ before anything gets its final name, so that what does not read back as planned 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import lcm
 from typing import TYPE_CHECKING
 
 from modelkit.encodings._refitting import moves_beyond
 from modelkit.errors import BrokenFile
 from modelkit.kernels import arrays
+from modelkit.layouts import LAYOUTS
 from modelkit.lazy import np
 from modelkit.operations.checksum_work import Meter, side_by_side, source_of
 from modelkit.operations.opening import read_model
@@ -31,15 +33,26 @@ if TYPE_CHECKING:
 AGAIN = "this should not happen: please report it, with the layout and the shapes of this tensor"
 
 
-def prove(prepared: Prepared) -> dict[int, Errors]:
+@dataclass(frozen=True, slots=True)
+class Proof:
     """By place in the plan: the differences of every tensor that a layout stores on either side and that was changed.
+
+    `cautions`: what engines may read otherwise.
+    """
+
+    errors: Mapping[int, Errors] = field(default_factory=dict)
+    cautions: tuple[str, ...] = ()
+
+
+def prove(prepared: Prepared) -> Proof:
+    """Compare what was written with what was read.
 
     Raises BrokenFile where what was written is not what the plan says.
     """
     ways = dict(enumerate(prepared.plan.assignments))
     numbers = [number for number, way in ways.items() if _of_layouts(way) and way.source.count]
     if not numbers:
-        return {}
+        return Proof()
     written = _written(prepared)
     there = {tensor.name: tensor for tensor in written.model.tensors}
     for number in numbers:
@@ -53,7 +66,14 @@ def prove(prepared: Prepared) -> dict[int, Errors]:
     changed = [number for number in numbers if ways[number].in_slabs]
     workers = _workers(prepared, [ways[number] for number in changed])
     found = side_by_side(changed, work, lambda number: ways[number].source.count, workers)
-    return dict(zip(changed, found, strict=True))
+    tensors = [there[ways[number].target.name] for number in changed]
+    return Proof(dict(zip(changed, found, strict=True)), tuple(_cautions(written, tensors)))
+
+
+def _cautions(written: Opened, tensors: Sequence[Tensor]) -> Iterator[str]:
+    layout = LAYOUTS[written.layout] if written.layout else None
+    if layout is not None and layout.cautions is not None:
+        yield from layout.cautions(tensors, lambda name: _read(written, written.model.spans[name]))
 
 
 def _of_layouts(way: Assignment) -> bool:
@@ -76,10 +96,13 @@ def _check(written: Opened, planned: Tensor, there: dict[str, Tensor]) -> None:
 
 
 def _means(found: Encoding, planned: Encoding) -> bool:
-    """Zeros that all came to lie in the middle are read as those of a symmetric weight."""
-    if getattr(found, "offset", None) == "middle" and hasattr(planned, "offset"):
-        planned = replace(planned, offset="middle")  # type: ignore[type-var]
-    return found == planned
+    """Zeros that all came to lie in the middle may be read as those of a symmetric weight, and the other way round."""
+    one, other = (
+        replace(each, offset="middle") if hasattr(each, "offset") else each  # type: ignore[type-var]
+        for each in (found, planned)
+    )
+    middle = "middle" in (getattr(found, "offset", None), getattr(planned, "offset", None))
+    return found == planned or (middle and one == other)
 
 
 def _workers(prepared: Prepared, ways: list[Assignment]) -> int:
@@ -124,7 +147,8 @@ def _check_rounding(written: Opened, way: Assignment, one: Runs, other: Runs, ro
 
 
 def _runs(opened: Opened, tensor: Tensor) -> Runs:
-    def read(span: Span) -> Array:
-        return np.frombuffer(source_of(opened.disk, span.file).read(span.start, span.size), np.uint8)
+    return runs_of(tensor, opened.model.spans, lambda span: _read(opened, span))
 
-    return runs_of(tensor, opened.model.spans, read)
+
+def _read(opened: Opened, span: Span) -> Array:
+    return np.frombuffer(source_of(opened.disk, span.file).read(span.start, span.size), np.uint8)

@@ -104,7 +104,7 @@ def receipt(result: Result) -> dict[str, Any]:
         "plan": plan.digest,
         "verdicts": {verdict: count for verdict, count, _ in summary(result.verdicts)},
         "tensors": [asdict(one) for one in result.verdicts],
-        "notes": list(prepared.notes),
+        "notes": list(result.notes),
     }
 
 

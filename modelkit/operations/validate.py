@@ -214,7 +214,7 @@ def _fault(run: _Run, place: Place, fault: Fault) -> None:
     if fault.rule in UNCHECKED:
         run.coverage.skip(place.shown(fault.file), fault.rule, fault.message)
     finding = Finding(fault.file, fault.message, fault.fix, fault.tensor, fault.offset)
-    severity: Severity = "error" if fault.rule in UNCHECKED else fault.severity
+    severity: Severity = "error" if fault.rule in UNCHECKED else fault.judged or fault.severity
     if fault.rule == "compressed-array":
         severity = "info"  # it cannot be converted; that is no fault, and its values are unpacked to be looked at
     run.add(place, fault.rule, finding, severity)
@@ -252,7 +252,7 @@ def _model(run: _Run, place: Place, subject: Subject) -> dict[str, str]:
     else:
         digests = _values(run, place, subject, asked)
     later = {name for name, rule in run.rules.items() if LEVELS.index(rule.level) > LEVELS.index(subject.level)}
-    for layout_fault in folding(subject, later.union(one.rule for one in run.found[before:])):
+    for layout_fault in folding(subject, later, {(one.rule, one.finding.tensor) for one in run.found[before:]}):
         _fault(run, place, layout_fault)
     return digests
 

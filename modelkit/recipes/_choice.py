@@ -19,7 +19,7 @@ from modelkit.formats import Format
 from modelkit.recipes import _recipe
 from modelkit.recipes._chosen import Chosen, fitting, kept, pure, refuse_unstorable, restored
 from modelkit.recipes._facts import Facts, places, quantisable
-from modelkit.recipes._layout_choice import LayoutChooser
+from modelkit.recipes._layout_choice import LayoutChooser, for_model_of
 from modelkit.recipes._recipe import Recipe
 from modelkit.runs import grouped, layout_of
 from modelkit.tensors import Encoding, Tensor
@@ -71,7 +71,7 @@ class Choice:
             for pattern, encoding in self.keep:
                 if pattern.search(name) and tensor.encoding.kind != "raw":
                     matrix = quantisable(name, tensor, facts) or encoding.kind == "float"
-                    return self._fitting(encoding, name, tensor) if matrix else choose(name, tensor)
+                    return self._fitting(encoding, name, tensor, named) if matrix else choose(name, tensor)
             return choose(name, tensor)
 
         return kept_or_chosen
@@ -91,7 +91,7 @@ class Choice:
             to = next(rules, None)
             if to is None and plain is not None:
                 return plain(name, tensor)
-            return self._fitting(to or recipe.base, name, tensor)
+            return self._fitting(to or recipe.base, name, tensor, named)
 
         for name, tensor in named:
             refuse_unstorable(format, choose(name, tensor).encoding)
@@ -118,12 +118,12 @@ class Choice:
         chooser = LayoutChooser(wanted, words, named, floats)
         return lambda name, tensor: Chosen(*chooser.choose(name, tensor))
 
-    def _fitting(self, encoding: Encoding, name: str, tensor: Tensor) -> Chosen:
+    def _fitting(self, encoding: Encoding, name: str, tensor: Tensor, named: Named) -> Chosen:
         """One encoding that was asked for by name: codes as they are where it holds them."""
         source = grouped(tensor.encoding)
         if layout_of(encoding) and source is not None:
             return self._for_layout(encoding, [(name, tensor)])(name, tensor)
-        return fitting(encoding, tensor)
+        return fitting(for_model_of(encoding, named), tensor)
 
     def _for_llama2c(self, format: Format) -> Chooser:
         f32, wanted = ENCODINGS["f32"], self.encoding
@@ -182,7 +182,7 @@ def _is_name(text: str) -> bool:
 
 def _keep(words: str) -> tuple[re.Pattern[str], Encoding]:
     places = [at for at, sign in enumerate(words) if sign == "="]
-    named = [at for at in reversed(places) if _is_name(words[at + 1 :])]  # parameters have signs of their own
+    named = [at for at in places if _is_name(words[at + 1 :])]  # parameters have signs of their own: scale=bf16
     at = (named or places[-1:] or [len(words)])[0]
     text, name = words[:at], words[at + 1 :]
     if not text or not name:

@@ -101,6 +101,7 @@ class LayoutChooser:
             finer = adopt(encoding, replace(source.grid, bits=8), tensor.shape)
             if not isinstance(finer, str):
                 encoding, why = finer, f"an {place} keeps 8 bits" if place == "embedding" else "a head keeps 8 bits"
+        encoding = for_model_of(encoding, self.named)
         misfit = encoding.misfit(tensor.shape)
         if misfit:
             raise Unsupported(f"'{name}' cannot be {encoding.name}: {misfit}", self._way_out(name))
@@ -140,6 +141,24 @@ def adopt(encoding: Encoding, grid: Grid, shape: Shape) -> Encoding | str:
     """The form of an encoding that holds codes of a grid as they are, or why there is none."""
     rule = cast("Callable[[Grid, Shape], Encoding | str] | None", getattr(encoding, "adopt", None))
     return f"{encoding.name} takes no codes" if rule is None else rule(grid, shape)
+
+
+def for_model_of(encoding: Encoding, named: Named) -> Encoding:
+    """An encoding for what is quantised from floats: with scales in the model's dtype where its engines want them so.
+
+    They load a model in the dtype of its config, that of most of its floats, and would round other scales to it.
+    """
+    rule = cast("Callable[[str], Encoding] | None", getattr(encoding, "for_model_of", None))
+    return encoding if rule is None else rule(_dtype(named))
+
+
+def _dtype(named: Named) -> str:
+    """The dtype of most floats: "BF16"; "" for none."""
+    counts: dict[str, int] = {}
+    for _, tensor in named:
+        if tensor.encoding.kind == "float" and tensor.encoding.dtype is not None:
+            counts[tensor.encoding.dtype] = counts.get(tensor.encoding.dtype, 0) + tensor.count
+    return max(counts, key=lambda dtype: counts[dtype], default="")
 
 
 def with_options(text: str | None, group: int | None, symmetric: bool | None, method: str | None) -> str | None:  # noqa: FBT001

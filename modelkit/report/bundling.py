@@ -101,9 +101,9 @@ def created_document(created: Created) -> dict[str, Any]:
     }
 
 
-def verified_lines(found: Verified, signed: Signature | None) -> list[str]:
+def verified_lines(found: Verified) -> list[str]:
     """Every volume that is not whole, every document, and what can be done."""
-    manifest = found.bundle.manifest
+    manifest, signed = found.bundle.manifest, found.signature
     lines = [f"bundle id {manifest.description.id}"]
     lines += [f"{state.volume.name}  {'; '.join(map(escape, state.faults))}" for state in found.damaged]
     lines += [f"{escape(name)}  {escape(why)}" for name, why in sorted(found.documents.items())]
@@ -112,6 +112,8 @@ def verified_lines(found: Verified, signed: Signature | None) -> list[str]:
     if signed is not None:
         lines += _signature_lines(signed)
     count = len(manifest.volumes)
+    if found.whole and not found.good:
+        return [*lines, "NOT signed with this key: do not use what is in the bundle"]
     if found.whole:
         return [*lines, f"whole: {count:,} volumes, {manifest.description.size:,} bytes when unpacked"]
     if found.damaged and not found.repairable:
@@ -129,8 +131,9 @@ def _signature_lines(signed: Signature) -> list[str]:
     ]
 
 
-def verified_document(found: Verified, signed: Signature | None) -> dict[str, Any]:
+def verified_document(found: Verified) -> dict[str, Any]:
     """`verify --json`."""
+    signed = found.signature
     return {
         "schema_version": 1,
         "bundle": str(found.bundle.path),

@@ -83,5 +83,5 @@ def result_document(result: Result) -> dict[str, Any]:
             {"verdict": verdict, "tensors": number, "max_relative_error": relative}
             for verdict, number, relative in summary(result.verdicts)
         ],
-        "notes": list(result.prepared.notes),
+        "notes": list(result.notes),
     }

@@ -17,6 +17,7 @@ from modelkit.tensors import Model
 
 if TYPE_CHECKING:
     from modelkit.formats import Format
+    from modelkit.rules._folded import Weights
     from modelkit.rules._knowledge import Knowledge
     from modelkit.rules._policy import Policy
     from modelkit.rules._values import Values
@@ -108,6 +109,13 @@ class Subject:
         from modelkit.rules._knowledge import understand
 
         return understand(self)
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The weights that the arrays of a quantised layout mean; folded when a rule first asks."""
+        from modelkit.rules._folded import folded
+
+        return folded(self)
 
     @property
     def place(self) -> str:

@@ -2,7 +2,8 @@
 
 Hidden size, heads, key/value heads, head size, feed-forward size and vocabulary say what shape every tensor of
 a known architecture has. A list of tokens longer than the embedding is an error; a longer embedding is padding:
-information up to the next multiple of 256, a warning beyond.
+information up to the next multiple of 256, a warning beyond. Quantised weights are judged by the shape that their
+packed arrays mean: bits and group sizes that are wrong alike can fit together, and still make another matrix.
 
 Why: Config and weights belong to different models; loaders fail late, or reshape and answer nonsense.
 
@@ -20,6 +21,7 @@ from modelkit.rules._contract import Finding, Rule, Subject
 from modelkit.rules._logical import companions
 
 FIX = "config and weights do not belong together: fetch both again"
+QUANTISED = "bits or group size of the quantization config, or the config, are another model's: fetch both again"
 PADDING = 256
 
 
@@ -38,6 +40,13 @@ def check(subject: Subject) -> Iterator[Finding]:
             yield Finding(subject.file_of(tensor.name), message, FIX, tensor.name)
         elif vocabulary:
             yield from _tokens(subject, tensor.name, tensor.shape[0])
+    for tensor in subject.weights.tensors:
+        found = architecture.find(tensor.name, dialect)
+        expected = tuple(sizes.sizes[word] for word in found[0].shape) if found else ()
+        if len(expected) == 2 and tensor.shape != expected:
+            first = tensor.parts[0].name
+            message = f"'{first}' holds {list(tensor.shape)} as {tensor.encoding.name}; the config implies "
+            yield Finding(subject.file_of(first), f"{message}{list(expected)}", QUANTISED, first)
 
 
 def _tokens(subject: Subject, name: str, rows: int) -> Iterator[Finding]:

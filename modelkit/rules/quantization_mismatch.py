@@ -1,8 +1,8 @@
 """The config claims a quantisation that the tensors do not have.
 
 quantization_config names a method (gptq, awq, compressed-tensors, fp8, bitsandbytes, mlx); its packed arrays
-must be there, and for int4 layouts their shapes must fit the bits that it names. The reverse counts too: packed
-arrays without a word in the config.
+must be there, and of the bits and kinds of numbers that it names. The reverse counts too: packed arrays without a
+word in the config. Widths, groups, companions and lists of modules have rules of their own.
 
 Why: Loaders pick a kernel by the config: the load fails, or the numbers are unpacked wrongly.
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from modelkit.rules._contract import Finding, Rule, Subject
-from modelkit.tensors import Tensor
 
 MARKS: Mapping[str, tuple[str, ...]] = {
     "gptq": (".qweight",),
@@ -33,32 +32,13 @@ FIX = "config and weights do not belong together: fetch both again"
 
 def check(subject: Subject) -> Iterator[Finding]:
     known = subject.knowledge
-    tensors = {tensor.name: tensor for tensor in subject.model.tensors}
+    tensors = [tensor.name for tensor in subject.model.tensors]
     marks = MARKS.get(known.method, ())
     if marks and tensors and not subject.missing and not any(name.endswith(marks) for name in tensors):
         yield Finding(known.place, f"claims {known.method}, but no tensor is stored so (no *{marks[0]})", FIX)
     packed = next((name for name in tensors if name.endswith((".qweight", ".weight_packed"))), None)
     if packed is not None and not known.method and known.config:
         yield Finding(known.place, f"'{packed}' is quantised, but the config has no quantization_config", FIX)
-    if known.method == "gptq":
-        yield from _gptq(subject, tensors)
-
-
-def _gptq(subject: Subject, tensors: Mapping[str, Tensor]) -> Iterator[Finding]:
-    """qweight is [inputs * bits / 32, outputs]; g_idx has an entry for each input."""
-    bits = subject.knowledge.quantisation.get("bits")
-    if type(bits) is not int or bits <= 0:
-        return
-    for name, tensor in tensors.items():
-        order = tensors.get(name.removesuffix("qweight") + "g_idx") if name.endswith(".qweight") else None
-        if order is None or len(tensor.shape) != 2 or len(order.shape) != 1:
-            continue
-        expected = order.shape[0] * bits // 32
-        if tensor.shape[0] != expected:
-            message = (
-                f"'{name}' has {tensor.shape[0]:,} rows; {order.shape[0]:,} inputs of {bits} bits need {expected:,}"
-            )
-            yield Finding(subject.file_of(name), message, FIX, name)
 
 
 rule = Rule("The config claims a quantisation that the tensors do not have", "error", "config", model=check)

@@ -531,6 +531,19 @@ def test_delta_of_a_fine_tuned_sibling(run: Run, tmp_path: Path) -> None:
         assert picture(out) == picture(TUNED)
 
 
+def test_a_base_that_is_a_file(run: Run, tmp_path: Path) -> None:
+    """Both receivers take the file itself, or the folder that it lies in."""
+    old, new = STORIES / "model.safetensors", TUNED / "model.safetensors"
+    assert run("bundle", "create", new, tmp_path / "b", "--base", old, "--portable").returncode == 0
+    receiver = [sys.executable, "-S", "-I", str(tmp_path / "b" / "unpack.py")]
+    for number, base in enumerate((old, STORIES)):
+        for start in ([sys.executable, "-m", "modelkit", "bundle"], receiver):
+            out = tmp_path / f"out{number}{len(start)}"
+            words = [*start, "unpack", tmp_path / "b", out, "--base", base]
+            assert subprocess.run(words, check=False).returncode == 0
+            assert (out / "model.safetensors").read_bytes() == new.read_bytes()
+
+
 def test_delta_of_the_same_model_is_nothing(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     copy = tmp_path / "other" / "model.safetensors"

@@ -105,9 +105,11 @@ def _description(key: str, value: object) -> Change:
     return lambda manifest: manifest["description"].update({key: value})
 
 
+EMPTY = {"path": "b", "size": 0, "sha256": hashlib.sha256().hexdigest(), "executable": False}
 LIES: dict[str, Change] = {
     "a folder that leads out": _description("folders", ["../out"]),
     "a file twice": lambda m: m["description"].update(files=m["description"]["files"] * 2),
+    "files out of order": lambda m: m["description"]["files"].insert(0, EMPTY),
     "a file that is a folder": _description("folders", ["a"]),
     "many files": lambda m: m["description"].update(files=m["description"]["files"] * (limits.FILES + 1)),
     "many transforms": lambda m: m["description"].update(transforms=m["description"]["transforms"] * 65),

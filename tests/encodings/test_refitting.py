@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelkit.encodings import _refitting
 from modelkit.encodings._codes import fits, rounded, values
 from modelkit.encodings._refitting import moves_beyond, refit
 from modelkit.errors import BadValue, Unsupported
@@ -55,6 +56,35 @@ def test_what_headers_promise_holds(
     if not moves_beyond(source, found):
         size = np.abs(source.scales).max() * 2**bits
         assert apart.max() <= 2.0**-7 * size
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.sampled_from(["middle", "integer", "float"]), st.sampled_from(["middle", "integer", "float"]),
+    st.integers(2, 8), st.sampled_from(["F16", "BF16", "F32"]), st.sampled_from(["F16", "BF16", "F32"]),
+    st.sampled_from([0, 1, 5, 20, 500]), st.integers(0, 99),
+)  # fmt: skip
+def test_both_ends_of_a_group_say_what_all_weights_say(
+    one: str, other: str, bits: int, scale: str, into: str, off: int, seed: int
+) -> None:
+    source = made(Grid(bits, 64, scale, one), seed)
+    found = refit(source, Grid(bits, 64, into, other), SHAPE)
+    units = np.random.default_rng(seed).integers(-off, off + 1, found.scales.shape)
+    found = replace(found, scales=(found.scales * (1 + units * 2.0**-12)).astype(np.float32))
+    beyond = moves_beyond(source, found)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_refitting, "_ends_stay", lambda *_: False)
+        assert moves_beyond(source, found) == beyond
+
+
+def test_where_codes_stay_their_groups_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_refitting, "values", None)  # weights are not looked at
+    for target in (BIASES, replace(ZEROS, scale="BF16")):
+        source = made(ZEROS)
+        assert not moves_beyond(source, refit(source, target, SHAPE))
+    source = made(BIASES)
+    assert (source.scales < 0).any()
+    assert not moves_beyond(source, refit(source, ZEROS, SHAPE))
 
 
 @pytest.mark.parametrize("grid", [MIDDLE, ZEROS])

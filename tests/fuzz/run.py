@@ -52,7 +52,7 @@ def by_chance(target: Callable[[bytes], None], seeds: list[bytes], seconds: floa
 def inputs(name: str) -> Iterator[bytes]:
     """Seeds from a museum that is built and thrown away."""
     from rules_museum import museum_script
-    from targets import seeds
+    from seeds import seeds
 
     with tempfile.TemporaryDirectory() as folder:
         museum_script.build(Path(folder) / "museum")

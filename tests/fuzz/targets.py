@@ -6,14 +6,18 @@ Bytes stand in memory under the name that the format expects; nothing is written
 from __future__ import annotations
 
 import json
-import struct
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from math import prod
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
-from modelkit import recipes, tokenizers
-from modelkit.errors import BadRequest, BrokenFile, Unsupported
+from bundle_targets import manifest, sealed, signed, volume
+
+from modelkit import tokenizers
+from modelkit.errors import BadRequest, BadValue, BrokenFile, Unsupported
 from modelkit.faults import Faults
 from modelkit.formats import FORMATS
 from modelkit.formats._impostors import impostor
@@ -21,7 +25,9 @@ from modelkit.formats._npy_header import parse
 from modelkit.formats._pickle_walk import walk
 from modelkit.formats._torch_records import records
 from modelkit.formats._zip_directory import directory
+from modelkit.layouts._folding import fold, quantisation
 from modelkit.operations import checksum_list, importance, policy_file
+from modelkit.operations.reading import LazyTensor
 from modelkit.recipes import _recipe
 from modelkit.remote import checked, is_loopback
 from modelkit.rules import RULES
@@ -30,8 +36,10 @@ from modelkit.rules._templates import reaches
 from modelkit.sources import HEAD
 from modelkit.tokenizers._token_list import MOST_HOLES
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-STORIES = ROOT / "fixtures" / "stories" / "model"
+if TYPE_CHECKING:
+    from modelkit.operations.opening import Opened
+
+MOST_VALUES = 100_000
 SCRATCH = Path(tempfile.mkdtemp()) / "input"
 
 
@@ -133,6 +141,27 @@ def folder(data: bytes) -> None:
     _read("hf_folder", Shelf(files, None))
 
 
+def quantised(data: bytes) -> None:
+    """config.json and a shard, cut at its NULs: folded as a layout, and what is small enough decoded."""
+    config, _, shard = data.partition(b"\0\0")
+    shelf, faults = Shelf({"a.safetensors": shard}, "a.safetensors"), Faults(strict=False)
+    try:
+        said = json.loads(config)
+        model = FORMATS["safetensors"].read(shelf, faults)
+        if not isinstance(said, dict) or model is None:
+            return
+        folded = fold(model, shelf, quantisation(said), faults).model
+    except (ValueError, RecursionError, BrokenFile, Unsupported):
+        return
+    if faults.errors:
+        return
+    opened = cast("Opened", SimpleNamespace(model=folded, opener=shelf))
+    for tensor in folded.tensors:
+        if prod(tensor.shape) < MOST_VALUES:
+            with suppress(BadValue, BrokenFile, Unsupported):
+                assert LazyTensor(tensor, opened).numpy().shape == tensor.shape
+
+
 def pickle(data: bytes) -> None:
     found = walk(data, 100_000)
     assert found.broken or found.end
@@ -213,68 +242,7 @@ def url(data: bytes) -> None:
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
-        safetensors, gguf, llama2c, pytorch, npz, folder, pickle, archive, npy, template, imatrix, recipe, policy, sums,
-        tokenizer_json, tokenizer_model, tokenizer_bin, url,
+        safetensors, gguf, llama2c, pytorch, npz, folder, quantised, pickle, archive, npy, template, imatrix, recipe,
+        policy, sums, tokenizer_json, tokenizer_model, tokenizer_bin, url, manifest, volume, sealed, signed,
     )
 }  # fmt: skip
-ENDINGS = {
-    "safetensors": (".safetensors",), "gguf": (".gguf",), "llama2c": (".bin",), "pytorch": (".pt", ".pkl", ".bin"),
-    "npz": (".npz", ".npy"), "pickle": (".pkl",), "archive": (".pt", ".npz"), "npy": (".npy",),
-}  # fmt: skip
-LARGEST_SEED = 100_000
-
-
-def _written(target: str) -> Iterator[bytes]:
-    """Inputs of kinds that the museum has not."""
-    if target == "template":
-        yield b"{% for m in messages %}{{ m.__class__ | attr('x') }}{% endfor %}"
-    elif target == "recipe":
-        yield from (path.read_bytes() for path in sorted(Path(str(recipes.__path__[0])).glob("*.toml")))
-        yield b'base = "q4_k"\n[[rules]]\nmatch = "ffn_.*"\nto = "q6_k"\nlayers = "first 1/8"\narchitecture = ["a"]\n'
-    elif target == "policy":
-        yield b'[validate]\nlevel = "full"\n[policy]\nformats = ["gguf"]\nmax-file = "5GB"\nrequire = ["checksum"]\n'
-        yield b'[[ignore]]\nrule = "a*"\nreason = "b"\nexpires = 2027-01-01\n[pins."a"]\nsha256 = "00"\nsize = 5\n'
-    elif target == "sums":
-        digest = "0123456789abcdef" * 4
-        yield f"{digest}  a\n\\{digest} *a\\nb\nSHA256 (a) = {digest}\n# no\n".encode()
-        yield json.dumps({"tensors": [{"path": "a", "tensor": "b", "algorithm": "sha256", "digest": digest}]}).encode()
-        yield json.dumps([{"path": "a", "oid": digest[:40], "lfs": {"oid": digest, "size": 5}}]).encode()
-        yield f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize 5\n".encode()
-    elif target == "imatrix":
-        yield struct.pack("<ii1sii4f", 1, 1, b"a", 2, 4, *range(4))
-        yield _imatrix_gguf()
-    elif target == "tokenizer_json":
-        yield b"\0\0".join((STORIES / name).read_bytes() for name in ("tokenizer.json", "tokenizer_config.json"))
-        yield b'{"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}, "added_tokens": []}'
-    elif target == "tokenizer_model":
-        pieces = (b"<unk>", b"<s>", b"</s>", b"a", b"<0x00>")
-        yield b"".join(b"\x0a%c\x0a%c%b\x15\0\0\0\0\x18\x01" % (len(one) + 9, len(one), one) for one in pieces)
-    elif target == "tokenizer_bin":
-        yield struct.pack("<i", 4) + b"".join(struct.pack("<fi2s", -n, 2, b"a%d" % (n % 10)) for n in range(32))
-    elif target == "url":
-        yield from (b"https://a.b/c?d#e", b"http://127.0.0.1:80/%20", b"https://[::1]/a", "https://ä.b/ü".encode())
-
-
-def _imatrix_gguf() -> bytes:
-    """Two tensors, `a.in_sum2` [1, 4] and `a.counts` [1]."""
-    infos = b""
-    for name, shape, offset in ((b"a.in_sum2", (4, 1), 0), (b"a.counts", (1, 1), 32)):
-        infos += struct.pack("<Q", len(name)) + name + struct.pack("<IQQIQ", 2, *shape, 0, offset)
-    head = b"GGUF" + struct.pack("<IQQ", 3, 2, 0) + infos
-    return head + bytes(-len(head) % 32) + struct.pack("<4f16xf28x", 1, 2, 3, 4, 2)
-
-
-def seeds(target: str, museum: Path) -> Iterator[bytes]:
-    """Inputs to begin with: what the museum has of the kind."""
-    if target == "folder":
-        for config in sorted(museum.rglob("config.json")):
-            index, shard = (
-                config.with_name(n) for n in ("model.safetensors.index.json", "model-00001-of-00002.safetensors")
-            )
-            pieces = [path.read_bytes() if path.is_file() else b"{}" for path in (config, index, shard)]
-            if sum(map(len, pieces)) < LARGEST_SEED:
-                yield b"\0\0".join(pieces)
-    yield from _written(target)
-    for path in sorted(museum.rglob("*")):
-        if path.suffix in ENDINGS.get(target, ()) and path.is_file() and path.stat().st_size < LARGEST_SEED:
-            yield path.read_bytes()

@@ -14,7 +14,8 @@ from samples import ROOT
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from run import by_chance
-from targets import TARGETS, seeds
+from seeds import seeds
+from targets import TARGETS
 
 
 @pytest.fixture(scope="module")

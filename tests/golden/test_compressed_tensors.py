@@ -47,7 +47,8 @@ def test_the_old_packing_is_told_by_its_width(name):
     found, faults = place.fold("compressed_tensors", settings(spec))
     (tensor,) = found.values()
     assert tensor.encoding.padded
-    assert not faults.found
+    (fault,) = faults.found
+    assert (fault.rule, fault.severity, fault.judged) == ("old-packing", "warning", "error")
     assert cases.same(cases.rounded(cases.decoded(place, tensor), spec), cases.expected(place))
 
 

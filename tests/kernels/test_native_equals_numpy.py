@@ -196,18 +196,8 @@ def test_groups_of_integers(native: Any, x: np.ndarray, group: int, bits: int, s
             assert same(out, groups.product(values.reshape(x.shape), vector))
 
 
-@given(codes=arrays(np.uint8, st.integers(0, 200).map(lambda n: 2 * n), elements=st.integers(0, 15)))
-@few
-def test_fours(native: Any, codes: np.ndarray) -> None:
-    packed, back = np.empty(len(codes) // 2, np.uint8), np.empty(len(codes), np.uint8)
-    native.pack4(codes, packed)
-    assert np.array_equal(packed, (codes[::2] & 15) | (codes[1::2] << 4))
-    native.unpack4(packed, back)
-    assert np.array_equal(back, codes)
-
-
 def test_sizes_that_do_not_fit_are_refused(native: Any) -> None:
-    f32, u8 = (lambda n: np.zeros(n, np.float32)), (lambda n: np.zeros(n, np.uint8))
+    f32, u8, u32, i16 = (lambda n, kind=kind: np.zeros(n, kind) for kind in (np.float32, np.uint8, np.uint32, np.int16))
     bad = [
         lambda: native.encode("q9_0", f32(32), None, u8(34)),
         lambda: native.encode("q8_0", f32(31), None, u8(34)),
@@ -225,7 +215,30 @@ def test_sizes_that_do_not_fit_are_refused(native: Any) -> None:
         lambda: native.group_codes(f32(8), f32(2), u8(3), -8, 7, u8(8)),
         lambda: native.group_codes(f32(8), f32(2), None, -800, 7, u8(8)),
         lambda: native.multiply_groups(u8(64), f32(4), None, f32(32), f32(2)),
-        lambda: native.pack4(u8(3), u8(1)),
+        lambda: native.unpack_bits(u8(2), 1, 3, u8(6)),
+        lambda: native.unpack_bits(u8(3), 2, 3, u8(8)),
+        lambda: native.unpack_bits(u8(9), 1, 9, u8(8)),
+        lambda: native.unpack_bits(u8(3), 0, 3, u8(8)),
+        lambda: native.pack_bits(u8(9), 1, 3, u8(3)),
+        lambda: native.pack_bits(u8(8), -1, 3, u8(3)),
+        lambda: native.unpack_padded(u32(1), 1, 3, u8(11)),
+        lambda: native.unpack_padded(u32(1), 1, 0, u8(1)),
+        lambda: native.turn_words(u32(16), 4, 1, u32(16), 4, 0, 4, 4),
+        lambda: native.turn_words(u32(16), 4, 0, u32(16), 4, 1, 4, 4),
+        lambda: native.turn_words(u32(15), 4, 0, u32(16), 4, 0, 4, 4),
+        lambda: native.turn_words(u32(16), 4, 0, u32(15), 4, 0, 4, 4),
+        lambda: native.turn_words(u32(16), 4, -1, u32(16), 4, 0, 4, 4),
+        lambda: native.turn_words(u32(16), 0, 0, u32(16), 4, 0, 4, 0),
+        lambda: native.from_awq(u32(9), 1, 0, 9, 1, u32(9)),
+        lambda: native.from_awq(u32(9), 1, 0, 10, 1, u32(16)),
+        lambda: native.to_awq(u32(9), 1, 1, 9, 1, u32(16)),
+        lambda: native.to_awq(u32(9), 1, 0, -1, 1, u32(16)),
+        lambda: native.code_values(u8(8), 4, 3, 8, f32(2), None, None, f32(8)),
+        lambda: native.code_values(u8(8), 4, 3, 8, f32(4), i16(3), None, f32(8)),
+        lambda: native.code_values(u8(8), 4, 3, 8, f32(4), None, f32(3), f32(8)),
+        lambda: native.code_values(u8(8), 4, 3, 8, f32(4), None, None, f32(7)),
+        lambda: native.code_values(u8(8), 0, 3, 8, f32(4), None, None, f32(8)),
+        lambda: native.code_values(u8(8), 4, 0, 8, f32(4), None, None, f32(8)),
         lambda: native.scan(u8(9)[1:]),
         lambda: native.scan(u8(9)[1:9].view(np.float32)),  # not aligned
         lambda: native.use("avx3"),

@@ -20,6 +20,11 @@ from modelkit.sources import Disk
 from modelkit.tensors import Tensor
 
 GOLDEN = DATA / "golden"
+RULES = (
+    "missing-companion", "companion-mismatch", "packed-width", "group-size-mismatch", "awq-variant",
+    "ignore-list-mismatch", "quantization-mismatch",
+)  # fmt: skip
+"""What damaged arrays or a config of another model may be called."""
 
 
 def cases(prefix: str) -> list[str]:

@@ -12,6 +12,7 @@ from modelkit.encodings import _padded_bits, find
 from modelkit.encodings._ct_integers import Integers
 from modelkit.errors import BrokenFile, Unsupported
 from modelkit.layouts import LAYOUTS
+from modelkit.layouts._ignore_lists import Listed, say_what_is_listed
 from modelkit.layouts._module_names import names
 from modelkit.tensors import Part, Tensor
 
@@ -67,7 +68,10 @@ def test_old_and_new_packing_read_alike_or_say_that_they_look_alike(tmp_path, bi
     alike = stored["a.weight_packed"].shape == old["a.weight_packed"].shape and (
         not zeros or stored["a.weight_zero_point"].shape == old["a.weight_zero_point"].shape
     )
-    assert [fault.severity for fault in faults.found] == ["warning"] * alike
+    (fault,) = faults.found
+    assert (fault.rule, fault.severity) == ("old-packing", "warning")
+    assert ("as wide in both packings" in fault.message) == alike
+    assert fault.judged == "error"
 
 
 def test_a_map_of_columns_is_followed_where_it_is_one(tmp_path):
@@ -98,29 +102,30 @@ def replaced(name, array):
 
 
 MISSING, MISMATCH = "missing-companion", "quantization-mismatch"
+COMPANION, WIDTH, GROUP = "companion-mismatch", "packed-width", "group-size-mismatch"
 SPOILT = {
     "no scale": (without("weight_scale"), "has no 'a.weight_scale'", MISSING),
     "no shape": (without("weight_shape"), "has no 'a.weight_shape'", MISSING),
     "no zeros": (without("weight_zero_point"), "has no 'a.weight_zero_point'", MISSING),
     "no codes": (without("weight_packed"), "has no weight beside it", MISSING),
-    "more columns": (replaced("weight_shape", np.array([40, 4096])), "says 40 x 4,096", MISMATCH),
-    "other columns": (replaced("weight_shape", np.array([40, 80])), "80 columns in groups of 32 need 3", MISMATCH),
-    "other rows": (replaced("weight_shape", np.array([41, 64])), "says 41 x 64", MISMATCH),
-    "huge": (replaced("weight_shape", np.array([40, 2**62])), "says 40 x 4,611", MISMATCH),
-    "negative": (replaced("weight_shape", np.array([40, -64])), "says 40 x -64", MISMATCH),
-    "three sides": (replaced("weight_shape", np.array([40, 64, 1])), "rows and columns are two", MISMATCH),
-    "f32 sides": (replaced("weight_shape", np.ones(2, np.float32)), "I64 or I32 is expected", MISMATCH),
-    "scales of rows": (replaced("weight_scale", np.ones((39, 2), np.float16)), "40 rows with 2 of 32", MISMATCH),
-    "one scale more": (replaced("weight_scale", np.ones((40, 3), np.float16)), "is [40, 3]", MISMATCH),
-    "another group": (replaced("weight_scale", np.ones((40, 4), np.float16)), "in groups of 32 need 2", MISMATCH),
-    "no scales": (replaced("weight_scale", np.ones((40, 0), np.float16)), "is [40, 0]", MISMATCH),
-    "integer scales": (replaced("weight_scale", np.ones((40, 2), np.int32)), "F16 or BF16 or F32", MISMATCH),
-    "few zeros": (replaced("weight_zero_point", np.ones((4, 2), np.int32)), "zeros [4, 2]", MISMATCH),
+    "more columns": (replaced("weight_shape", np.array([40, 4096])), "says 40 x 4,096", WIDTH),
+    "other columns": (replaced("weight_shape", np.array([40, 80])), "80 columns in groups of 32 need 3", GROUP),
+    "other rows": (replaced("weight_shape", np.array([41, 64])), "says 41 x 64", WIDTH),
+    "huge": (replaced("weight_shape", np.array([40, 2**62])), "says 40 x 4,611", WIDTH),
+    "negative": (replaced("weight_shape", np.array([40, -64])), "says 40 x -64", WIDTH),
+    "three sides": (replaced("weight_shape", np.array([40, 64, 1])), "rows and columns are two", COMPANION),
+    "f32 sides": (replaced("weight_shape", np.ones(2, np.float32)), "I64 or I32 is expected", COMPANION),
+    "scales of rows": (replaced("weight_scale", np.ones((39, 2), np.float16)), "40 rows with 2 of 32", COMPANION),
+    "one scale more": (replaced("weight_scale", np.ones((40, 3), np.float16)), "is [40, 3]", COMPANION),
+    "another group": (replaced("weight_scale", np.ones((40, 4), np.float16)), "in groups of 32 need 2", GROUP),
+    "no scales": (replaced("weight_scale", np.ones((40, 0), np.float16)), "is [40, 0]", COMPANION),
+    "integer scales": (replaced("weight_scale", np.ones((40, 2), np.int32)), "F16 or BF16 or F32", COMPANION),
+    "few zeros": (replaced("weight_zero_point", np.ones((4, 2), np.int32)), "zeros [4, 2]", WIDTH),
     "codes in bytes": (replaced("weight_packed", np.ones((40, 8), np.uint32)), "U32; I32 is expected", MISMATCH),
-    "flat codes": (replaced("weight_packed", np.ones(320, np.int32)), "2 dimensions are expected", MISMATCH),
-    "short map": (replaced("weight_g_idx", np.zeros(63, np.int32)), "63 entries", MISMATCH),
-    "map beyond": (replaced("weight_g_idx", np.full(64, 2, np.int32)), "names group 2; there are 2", MISMATCH),
-    "map below": (replaced("weight_g_idx", np.array([-2] + [0] * 63, np.int32)), "names group -2", MISMATCH),
+    "flat codes": (replaced("weight_packed", np.ones(320, np.int32)), "2 dimensions are expected", WIDTH),
+    "short map": (replaced("weight_g_idx", np.zeros(63, np.int32)), "63 entries", COMPANION),
+    "map beyond": (replaced("weight_g_idx", np.full(64, 2, np.int32)), "names group 2; there are 2", COMPANION),
+    "map below": (replaced("weight_g_idx", np.array([-2] + [0] * 63, np.int32)), "names group -2", COMPANION),
 }  # fmt: skip
 
 
@@ -188,9 +193,12 @@ def test_groups_of_the_config_go_by_name_pattern_and_class(tmp_path):
     assert CT.recognises(config, place.arrays())
     found, faults = place.fold("compressed_tensors", config)
     assert [tensor.encoding for tensor in found.values()] == [first, second, third]
+    assert not faults.found
+    arrays = place.arrays()
+    say_what_is_listed(arrays, found.values(), Listed.of("compressed_tensors", config), faults)
     (warning,) = faults.found
-    assert warning.severity == "warning"
-    assert "layers.1.gate.weight' is quantised, but the config's ignore list" in warning.message
+    assert (warning.rule, warning.severity, warning.judged) == ("ignore-list-mismatch", "warning", "error")
+    assert "layers.1.gate.weight' is quantised, but the config lists it" in warning.message
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+$", ".*.*.*x", "(?=a)", r"(a)\1", "[", "x{1000}", "a" * 300])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stored_arrays import case, cases, expected, folded, parts_of, rounded, saved, values
+from stored_arrays import RULES, case, cases, expected, folded, parts_of, rounded, saved, values
 
 from modelkit.encodings import find
 from modelkit.encodings.hqq import Hqq
@@ -126,7 +126,7 @@ def test_damage_is_told_with_what_is_wrong(tmp_path, damage, told) -> None:
     arrays = saved(tmp_path, {name: array for name, array in {**made, **damage}.items() if array is not None})
     with pytest.raises(BrokenFile, match=told) as caught:
         folded("hqq", arrays, {"quant_method": "hqq"})
-    assert caught.value.rule in ("missing-companion", "quantization-mismatch")
+    assert caught.value.rule in RULES
 
 
 def test_names() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stored_arrays import case, cases, copied, data, dense, expected, folded, parts_of, rounded, saved, values
+from stored_arrays import RULES, case, cases, copied, data, dense, expected, folded, parts_of, rounded, saved, values
 
 from modelkit.encodings import find
 from modelkit.encodings._codes import spread
@@ -100,7 +100,7 @@ def test_every_width_is_read_rounded_once(tmp_path, bits, scale) -> None:
 
 
 @pytest.mark.parametrize("scale", ["F16", "BF16", "F32"])
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("bits", [3, 4, 8])
 def test_biases_in_the_middle_make_a_symmetric_weight(tmp_path, scale, bits) -> None:
     """The first of them are looked at when the file is opened (all, of few bits), all of them when they are read."""
     made, _ = stored(bits, scale, (64, 1536))
@@ -120,6 +120,19 @@ def test_biases_in_the_middle_make_a_symmetric_weight(tmp_path, scale, bits) -> 
         made["m.biases"][0, 3] *= 2
     (tensor,), _ = folded("mlx", saved(tmp_path, made), config(bits=bits))
     assert tensor.encoding.offset == "float"
+
+
+def test_two_bits_are_not_taken_for_symmetric_by_their_first_groups(tmp_path) -> None:
+    """Nearly every group of 2 bits has its zero in the middle: a later one that has not breaks no file."""
+    made, _ = stored(2, "F16", (64, 1536))
+    made["m.biases"] = (made["m.scales"].astype(np.float32) * -2).astype(np.float16)
+    made["m.biases"][-1, -1] = made["m.scales"][-1, -1] * np.float16(-3)
+    arrays = saved(tmp_path, made)
+    (tensor,), _ = folded("mlx", arrays, config(bits=2))
+    assert tensor.encoding.offset == "float"
+    found = values(arrays, tensor)
+    step = float(made["m.scales"][-1, -1])
+    assert set(np.round(found[-1, -GROUP:] / step)) <= {-3, -2, -1, 0}
 
 
 def test_symmetric_weights_are_made_from_floats_too() -> None:
@@ -194,7 +207,7 @@ def test_damage_is_told_with_what_is_wrong(tmp_path, damage, words, told) -> Non
     damage(made)
     with pytest.raises(BrokenFile, match=told) as caught:
         folded("mlx", saved(tmp_path, made), config(**words))
-    assert caught.value.rule in ("missing-companion", "quantization-mismatch")
+    assert caught.value.rule in RULES
     assert caught.value.fix
 
 

@@ -20,6 +20,7 @@ from modelkit.tensors import Tensor
 
 E4M3 = ml_dtypes.float8_e4m3fn
 MISSING, MISMATCH = "missing-companion", "quantization-mismatch"
+COMPANION, WIDTH, GROUP = "companion-mismatch", "packed-width", "group-size-mismatch"
 RANDOM = np.random.default_rng(0)
 
 
@@ -214,20 +215,20 @@ SPOILT_CT = {
     "no global scale": (NV, without("a.weight_global_scale"), {}, "has no 'a.weight_global_scale'", MISSING),
     "zero": (NV, given("a.weight_global_scale", np.zeros(1, np.float32)), {}, "is 0; a finite number", "nan-weights"),
     "nan": (NV, given("a.weight_global_scale", np.full(1, np.nan, np.float32)), {}, "is nan", "nan-weights"),
-    "two": (NV, given("a.weight_global_scale", np.ones(2, np.float32)), {}, "has 2 numbers", MISMATCH),
-    "few groups": (NV, given("a.weight_scale", np.ones((40, 2), E4M3)), {}, "groups of 16 need 4", MISMATCH),
-    "few rows": (NV, given("a.weight_scale", np.ones((39, 4), E4M3)), {}, "[40, 4] is expected", MISMATCH),
-    "other group": (MX, None, {"group_size": 16}, "the config says 16", MISMATCH),
+    "two": (NV, given("a.weight_global_scale", np.ones(2, np.float32)), {}, "has 2 numbers", COMPANION),
+    "few groups": (NV, given("a.weight_scale", np.ones((40, 2), E4M3)), {}, "groups of 16 need 4", COMPANION),
+    "few rows": (NV, given("a.weight_scale", np.ones((39, 4), E4M3)), {}, "[40, 4] is expected", COMPANION),
+    "other group": (MX, None, {"group_size": 16}, "the config says 16", GROUP),
     "other bits": (MX, None, {"num_bits": 6}, "the config says 6 bits of float", MISMATCH),
     "integers": (MX, None, {"type": "int"}, "4 bits of int", MISMATCH),
-    "odd width": (MX, given("a.weight_scale", np.ones((40, 3), np.uint8)), {}, "groups of 32 need 2", MISMATCH),
-    "float scales": (MX, given("a.weight_scale", np.ones((40, 2), np.float16)), {}, "F8_E4M3 or U8", MISMATCH),
+    "odd width": (MX, given("a.weight_scale", np.ones((40, 3), np.uint8)), {}, "groups of 32 need 2", COMPANION),
+    "float scales": (MX, given("a.weight_scale", np.ones((40, 2), np.float16)), {}, "F8_E4M3 or U8", COMPANION),
     "fp8 without scale": (FP, without("a.weight_scale"), {}, "has no 'a.weight_scale'", MISSING),
     "fp8 without weight": (FP, without("a.weight"), {}, "has no weight beside it", MISSING),
     "fp8 as 4 bits": (FP, None, {"num_bits": 4}, "is F8_E4M3, but the config says 4 bits", MISMATCH),
-    "strange scales": (FP, given("a.weight_scale", np.ones((3, 3), np.float32)), {}, "[1, 1] is expected", MISMATCH),
-    "rows for blocks": (FP, None, {"strategy": "block", "block_structure": [8, 8]}, "[5, 8] is expected", MISMATCH),
-    "one for rows": (FP, given("a.weight_scale", np.ones(1, np.float32)), {"strategy": "channel"}, "is [1]", MISMATCH),
+    "strange scales": (FP, given("a.weight_scale", np.ones((3, 3), np.float32)), {}, "[1, 1] is expected", COMPANION),
+    "rows for blocks": (FP, None, {"strategy": "block", "block_structure": [8, 8]}, "[5, 8] is expected", COMPANION),
+    "one for rows": (FP, given("a.weight_scale", np.ones(1, np.float32)), {"strategy": "channel"}, "is [1]", COMPANION),
 }
 
 
@@ -258,11 +259,11 @@ SPOILT = {
         "fp8",
         given("a.weight_scale_inv", np.ones((2, 2), np.float32)),
         "[2, 3] is expected",
-        MISMATCH,
+        COMPANION,
     ),
-    "fp8: a scale a row": ("fp8", given("a.weight_scale_inv", np.ones((200, 1), np.float32)), "[2, 3] is", MISMATCH),
+    "fp8: a scale a row": ("fp8", given("a.weight_scale_inv", np.ones((200, 1), np.float32)), "[2, 3] is", COMPANION),
     "fp8: e5m2": ("fp8", given("a.weight", np.ones((200, 300), ml_dtypes.float8_e5m2)), "is F8_E5M2", MISMATCH),
-    "fp8: a vector": ("fp8", given("a.weight", np.ones(200, E4M3)), "2 dimensions are expected", MISMATCH),
+    "fp8: a vector": ("fp8", given("a.weight", np.ones(200, E4M3)), "2 dimensions are expected", WIDTH),
     "modelopt: no scale": ("modelopt", without("a.weight_scale"), "has no 'a.weight_scale'", MISSING),
     "modelopt: no second": ("modelopt", without("a.weight_scale_2"), "has no 'a.weight_scale_2'", MISSING),
     "modelopt: zero": (
@@ -271,12 +272,12 @@ SPOILT = {
         "multiplies the",
         "nan-weights",
     ),
-    "modelopt: groups": ("modelopt", given("a.weight_scale", np.ones((40, 3), E4M3)), "[40, 4] is expected", MISMATCH),
+    "modelopt: groups": ("modelopt", given("a.weight_scale", np.ones((40, 3), E4M3)), "[40, 4] is expected", COMPANION),
     "mxfp4: no scales": ("mxfp4", without("a_scales"), "has no 'a_scales'", MISSING),
     "mxfp4: no blocks": ("mxfp4", without("a_blocks"), "has no blocks beside it", MISSING),
-    "mxfp4: bytes": ("mxfp4", given("a_blocks", np.ones((2, 8, 3, 8), np.uint8)), "8 bytes a block", MISMATCH),
-    "mxfp4: groups": ("mxfp4", given("a_scales", np.ones((2, 8, 2), np.uint8)), "[2, 8, 3] is expected", MISMATCH),
-    "mxfp4: flat": ("mxfp4", given("a_blocks", np.ones((8, 3, 16), np.uint8)), "4 dimensions are expected", MISMATCH),
+    "mxfp4: bytes": ("mxfp4", given("a_blocks", np.ones((2, 8, 3, 8), np.uint8)), "8 bytes a block", WIDTH),
+    "mxfp4: groups": ("mxfp4", given("a_scales", np.ones((2, 8, 2), np.uint8)), "[2, 8, 3] is expected", COMPANION),
+    "mxfp4: flat": ("mxfp4", given("a_blocks", np.ones((8, 3, 16), np.uint8)), "4 dimensions are expected", WIDTH),
 }
 
 
@@ -375,7 +376,7 @@ def test_fp8_may_have_groups_of_a_row(tmp_path):
         (tensor,) = place.fold("compressed_tensors", config)[0].values()
         wanted = arrays["a.weight"].astype(np.float32) * np.repeat(scales, 32, 1)
         assert np.array_equal(cases.decoded(place, tensor), wanted)
-    one_fault(place, "compressed_tensors", ct(strategy="group", group_size=64), "is [40, 8]", MISMATCH)
+    one_fault(place, "compressed_tensors", ct(strategy="group", group_size=64), "is [40, 8]", COMPANION)
 
 
 def test_names_of_what_is_read():

@@ -194,15 +194,4 @@ static void multiply_groups(const int8_t *codes, size_t rows, size_t columns, si
     }
 }
 
-/* Two codes of four bits in a byte, the first in the low half */
-static void pack4(const uint8_t *codes, size_t pairs, uint8_t *out) {
-    for (size_t i = 0; i < pairs; i++) out[i] = (uint8_t)((codes[2 * i] & 15) | codes[2 * i + 1] << 4);
-}
-static void unpack4(const uint8_t *packed, size_t pairs, uint8_t *out) {
-    for (size_t i = 0; i < pairs; i++) {
-        out[2 * i] = packed[i] & 15;
-        out[2 * i + 1] = packed[i] >> 4;
-    }
-}
-
 #endif

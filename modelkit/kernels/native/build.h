@@ -5,6 +5,7 @@
 #include "arrays.h"
 #include "convert.h"
 #include "encode.h"
+#include "words.h"
 
 #define BLOCK(name, values, size) {#name, values, size, encode_##name, decode_##name, multiply_##name}
 #define FLOAT(name, size) {#name, size, narrow_##name, widen_##name}
@@ -21,6 +22,11 @@ const struct kernels BUILD_TABLE = {
     group_codes,
     group_values,
     multiply_groups,
-    pack4,
-    unpack4,
+    unpack_bits,
+    pack_bits,
+    unpack_padded,
+    turn_words,
+    from_awq,
+    to_awq,
+    code_values,
 };

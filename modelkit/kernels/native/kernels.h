@@ -39,8 +39,14 @@ struct kernels {
                          float *out);
     void (*multiply_groups)(const int8_t *codes, size_t rows, size_t columns, size_t group, const float *scales,
                             const int8_t *zeros, const float *x, float *out);
-    void (*pack4)(const uint8_t *codes, size_t pairs, uint8_t *out);
-    void (*unpack4)(const uint8_t *packed, size_t pairs, uint8_t *out);
+    void (*unpack_bits)(const uint8_t *packed, size_t rows, size_t size, int bits, size_t count, uint8_t *codes);
+    void (*pack_bits)(const uint8_t *codes, size_t rows, size_t count, int bits, size_t size, uint8_t *packed);
+    void (*unpack_padded)(const uint32_t *words, size_t rows, size_t wide, int bits, size_t count, uint8_t *codes);
+    void (*turn_words)(const uint32_t *in, size_t stride, size_t rows, size_t columns, uint32_t *out, size_t high);
+    void (*from_awq)(const uint32_t *awq, size_t stride, size_t n, size_t count, uint32_t *dense);
+    void (*to_awq)(const uint32_t *dense, size_t n, size_t count, uint32_t *awq, size_t stride);
+    void (*code_values)(const uint8_t *codes, size_t rows, size_t columns, size_t group, int middle,
+                        const float *scales, const int16_t *zeros, const float *biases, float *out);
 };
 extern const struct kernels kernels_plain, kernels_avx2;
 

@@ -279,18 +279,115 @@ static PyObject *multiply_groups(PyObject *self, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
-static PyObject *fours(PyObject *arguments, int pack) {
+/* Codes of a byte each and words that hold them, in this order, for some rows of both; sizes are those of a row */
+static int hold_packed(struct buffers *held, PyObject *codes, PyObject *packed, int pack, size_t item, size_t rows,
+                       uint8_t **code, void **word, size_t *count, size_t *size) {
+    *code = hold(held, codes, !pack, 1, count);
+    *word = *code ? hold(held, packed, pack, item, size) : NULL;
+    if (!*word || !rows || *count % rows || *size % rows) return 0;
+    *count /= rows;
+    *size /= rows;
+    return 1;
+}
+
+static PyObject *bits_of_codes(PyObject *arguments, int pack) {
     PyObject *in, *out;
-    size_t given, made;
-    PARSE("OO", &in, &out);
-    const uint8_t *from = hold(&held, in, 0, 1, &given);
-    uint8_t *to = from ? hold(&held, out, 1, 1, &made) : NULL;
-    if (!to || (pack ? given != 2 * made : made != 2 * given)) return refused(&held, "sizes do not fit");
-    RUN((pack ? chosen->pack4(from, made, to) : chosen->unpack4(from, given, to)));
+    Py_ssize_t rows;
+    int bits;
+    uint8_t *code;
+    void *word;
+    size_t count, size;
+    PARSE("OniO", &in, &rows, &bits, &out);
+    if (!hold_packed(&held, pack ? in : out, pack ? out : in, pack, 1, rows > 0 ? (size_t)rows : 0, &code, &word,
+                     &count, &size) ||
+        bits < 1 || bits > 8 || size < (count * (size_t)bits + 7) / 8)
+        return refused(&held, "sizes do not fit");
+    RUN((pack ? chosen->pack_bits(code, (size_t)rows, count, bits, size, word)
+              : chosen->unpack_bits(word, (size_t)rows, size, bits, count, code)));
     Py_RETURN_NONE;
 }
-static PyObject *pack4(PyObject *self, PyObject *arguments) { return fours(arguments, 1); }
-static PyObject *unpack4(PyObject *self, PyObject *arguments) { return fours(arguments, 0); }
+static PyObject *pack_bits(PyObject *self, PyObject *arguments) { return bits_of_codes(arguments, 1); }
+static PyObject *unpack_bits(PyObject *self, PyObject *arguments) { return bits_of_codes(arguments, 0); }
+
+static PyObject *unpack_padded(PyObject *self, PyObject *arguments) {
+    PyObject *in, *out;
+    Py_ssize_t rows;
+    int bits;
+    uint8_t *code;
+    void *word;
+    size_t count, size;
+    PARSE("OniO", &in, &rows, &bits, &out);
+    if (!hold_packed(&held, out, in, 0, 4, rows > 0 ? (size_t)rows : 0, &code, &word, &count, &size) || bits < 1 ||
+        bits > 8 || size * (size_t)(32 / bits) < count)
+        return refused(&held, "sizes do not fit");
+    RUN(chosen->unpack_padded(word, (size_t)rows, size, bits, count, code));
+    Py_RETURN_NONE;
+}
+
+/* Words of `rows` rows, `columns` of them from `first` on, in a matrix of `stride` words a row; NULL where they are not
+   all in it */
+static uint32_t *hold_words(struct buffers *held, PyObject *object, int writable, Py_ssize_t stride, Py_ssize_t first,
+                            size_t rows, size_t columns) {
+    size_t count;
+    uint32_t *words = hold(held, object, writable, sizeof *words, &count);
+    if (!words || stride < 1 || first < 0 || (size_t)first + columns > (size_t)stride || rows > count / (size_t)stride)
+        return NULL;
+    return words + first;
+}
+
+/* turn_words(in, stride, first, out, stride, first, rows, columns): the other way round is the same with the sides
+   exchanged */
+static PyObject *turn_words(PyObject *self, PyObject *arguments) {
+    PyObject *in, *out;
+    Py_ssize_t stride, first, high, top, rows, columns;
+    PARSE("OnnOnnnn", &in, &stride, &first, &out, &high, &top, &rows, &columns);
+    const int whole = rows >= 0 && columns >= 0;
+    const uint32_t *from =
+        whole ? hold_words(&held, in, 0, stride, first, (size_t)rows, (size_t)columns) : NULL;
+    uint32_t *to = from ? hold_words(&held, out, 1, high, top, (size_t)columns, (size_t)rows) : NULL;
+    if (!to) return refused(&held, "sizes do not fit");
+    RUN(chosen->turn_words(from, (size_t)stride, (size_t)rows, (size_t)columns, to, (size_t)high));
+    Py_RETURN_NONE;
+}
+
+/* (awq, stride, first, n, count, dense) */
+static PyObject *awq_words(PyObject *arguments, int pack) {
+    PyObject *awq, *dense;
+    Py_ssize_t stride, first, n, count;
+    size_t size = 0;
+    PARSE("OnnnnO", &awq, &stride, &first, &n, &count, &dense);
+    const int whole = n >= 0 && count >= 0;
+    uint32_t *one = whole ? hold_words(&held, awq, pack, stride, first, (size_t)n, (size_t)count) : NULL;
+    uint32_t *other = one ? hold(&held, dense, !pack, sizeof *other, &size) : NULL;
+    if (!other || size != ((size_t)n + 7) / 8 * 8 * (size_t)count) return refused(&held, "sizes do not fit");
+    RUN((pack ? chosen->to_awq(other, (size_t)n, (size_t)count, one, (size_t)stride)
+              : chosen->from_awq(one, (size_t)stride, (size_t)n, (size_t)count, other)));
+    Py_RETURN_NONE;
+}
+static PyObject *to_awq(PyObject *self, PyObject *arguments) { return awq_words(arguments, 1); }
+static PyObject *from_awq(PyObject *self, PyObject *arguments) { return awq_words(arguments, 0); }
+
+static PyObject *code_values(PyObject *self, PyObject *arguments) {
+    PyObject *codes, *scales, *zeros, *biases, *out;
+    Py_ssize_t columns, group;
+    int middle;
+    size_t count, figures, others, made;
+    PARSE("OnniOOOO", &codes, &columns, &group, &middle, &scales, &zeros, &biases, &out);
+    const uint8_t *code = hold(&held, codes, 0, 1, &count);
+    const float *scale = code ? hold(&held, scales, 0, sizeof *scale, &figures) : NULL, *bias = NULL;
+    const int16_t *zero = NULL;
+    int fits = scale && columns > 0 && group > 0 && count % (size_t)columns == 0;
+    const size_t rows = fits ? count / (size_t)columns : 0;
+    fits = fits && figures == rows * (((size_t)columns - 1) / (size_t)group + 1);
+    if (fits && zeros != Py_None)
+        fits = (zero = hold(&held, zeros, 0, sizeof *zero, &others)) != NULL && others == figures;
+    if (fits && biases != Py_None)
+        fits = (bias = hold(&held, biases, 0, sizeof *bias, &others)) != NULL && others == figures;
+    float *to = fits ? hold(&held, out, 1, sizeof *to, &made) : NULL;
+    if (!to || made != count) return refused(&held, "sizes do not fit");
+    RUN(chosen->code_values(code, rows, (size_t)columns, (size_t)group, middle, scale, zero, bias, to));
+    Py_RETURN_NONE;
+}
 
 static const struct kernels *build_named(const char *name) {
 #if defined(__x86_64__)
@@ -326,8 +423,13 @@ static PyMethodDef methods[] = {
     {"group_codes", group_codes, METH_VARARGS, NULL},
     {"group_values", group_values, METH_VARARGS, NULL},
     {"multiply_groups", multiply_groups, METH_VARARGS, NULL},
-    {"pack4", pack4, METH_VARARGS, NULL},
-    {"unpack4", unpack4, METH_VARARGS, NULL},
+    {"unpack_bits", unpack_bits, METH_VARARGS, NULL},
+    {"pack_bits", pack_bits, METH_VARARGS, NULL},
+    {"unpack_padded", unpack_padded, METH_VARARGS, NULL},
+    {"turn_words", turn_words, METH_VARARGS, NULL},
+    {"from_awq", from_awq, METH_VARARGS, NULL},
+    {"to_awq", to_awq, METH_VARARGS, NULL},
+    {"code_values", code_values, METH_VARARGS, NULL},
     {"use", use, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -391,6 +391,14 @@ def test_options_and_words_say_the_same_or_contradict() -> None:
             with_options(text, group, None, None)
 
 
+@pytest.mark.parametrize("group", [32, 64, 128])
+def test_biases_that_lie_in_the_middle_by_chance_do_no_harm(group: int, stories: Path, tmp_path: Path) -> None:
+    """With 2 bits the rule of MLX makes nearly all biases -2 scales: of the first groups, or of a whole weight."""
+    go(stories, tmp_path / "mlx", f"mlx:bits=2,group={group},method=rtn")
+    assert set(go(tmp_path / "mlx", tmp_path / "f32", "f32")) == {"EXACT"}
+    assert identical(tmp_path / "mlx", tmp_path / "f32")
+
+
 def test_the_search_quantises_better_than_the_rule(stories: Path, tmp_path: Path) -> None:
     kl = {}
     for method in ("rtn", "mse"):

@@ -74,20 +74,15 @@ class Journal:
             lines = self.path.read_text(errors="replace").splitlines()
         try:
             head = dict(json.loads(lines[0]))
-        except (ValueError, IndexError, TypeError):
+        except (ValueError, IndexError, TypeError, RecursionError):
             return []  # killed while the head was written: nothing was done yet
         start_over = "run again without --resume to start over"
         if head.get("sources") != self.head["sources"]:
             raise Refused(f"{self.path}: the source has changed since this conversion began", start_over)
         if head.get("plan") != self.head["plan"]:
             raise Refused(f"{self.path}: belongs to another plan (other options, or another version)", start_over)
-        found = []
-        for line in lines[1:]:
-            try:
-                found.append(Done(**json.loads(line)))
-            except (ValueError, TypeError):
-                continue  # a line that was being written, the mark of sealing
-        return found
+        found = (_done(line) for line in lines[1:])
+        return list({done.job: done for done in found if done is not None}.values())
 
     def sealing(self) -> None:
         """Say that everything is done and synced: a run that is killed between two renames can be taken up."""
@@ -98,7 +93,7 @@ class Journal:
         try:
             lines = self.path.read_text(errors="replace").splitlines()
             return lines[-1] == SEALING and json.loads(lines[0]) == self.head
-        except (OSError, ValueError, IndexError):
+        except (OSError, ValueError, IndexError, RecursionError):
             return False
 
     def keep(self, done: Done, sync: Iterable[Path]) -> None:
@@ -119,6 +114,17 @@ class Journal:
             file.writelines(line + "\n" for line in lines)
             file.flush()
             os.fsync(file.fileno())
+
+
+def _done(line: str) -> Done | None:
+    """What a line says; None for one that was being written, for the mark of sealing and for what nobody wrote."""
+    try:
+        found = Done(**json.loads(line))
+    except (ValueError, TypeError, RecursionError):
+        return None
+    whole = all(type(number) is int and number >= 0 for number in (found.job, found.crc or 0))
+    errors = (found.largest_error, found.squared_error, found.squared_values)
+    return found if whole and all(type(error) in (int, float) for error in errors) else None
 
 
 def is_journal(path: Path) -> bool:

@@ -91,9 +91,9 @@ class Journal:
     def was_sealing(self) -> bool:
         """Whether an earlier run of this very plan was interrupted while files got their final names."""
         try:
-            lines = self.path.read_text(errors="replace").splitlines()
-            return lines[-1] == SEALING and json.loads(lines[0]) == self.head
-        except (OSError, ValueError, IndexError, RecursionError):
+            head = self.path.read_text(errors="replace").partition("\n")[0]
+            return is_sealing(self.path) and bool(json.loads(head) == self.head)
+        except (OSError, ValueError, RecursionError):
             return False
 
     def keep(self, done: Done, sync: Iterable[Path]) -> None:
@@ -134,6 +134,13 @@ def is_journal(path: Path) -> bool:
     with explained(path), path.open("rb") as file:
         start = file.read(len(JOURNAL))
     return JOURNAL.startswith(start)
+
+
+def is_sealing(path: Path) -> bool:
+    """Whether a journal says last that everything is written."""
+    with explained(path), path.open("rb") as file:
+        lines = file.read().splitlines()
+    return bool(lines) and lines[-1] == SEALING.encode()
 
 
 def files_of_journal(path: Path) -> list[str]:

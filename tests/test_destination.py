@@ -17,6 +17,7 @@ from samples import STORIES, Run, small_weights
 from modelkit import moving
 from modelkit.errors import BadRequest, BrokenFile, CannotAccess, Refused, Unsupported
 from modelkit.moving import reserve
+from modelkit.operations import destination
 from modelkit.operations.convert import Request, carry_out, check, convert, prepare
 from modelkit.sources import write_report
 
@@ -116,6 +117,38 @@ def test_a_destination_that_appears_meanwhile_is_kept(source: Path, tmp_path: Pa
     with pytest.raises(Refused, match="is there already"):
         carry_out(prepared, lambda done, total: target.write_text("mine") and None)
     assert target.read_text() == "mine"
+
+
+def test_a_folder_that_appears_while_names_are_given_is_kept(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the last look and the rename lies the syncing of a folder."""
+    folder = tmp_path / "d"
+
+    def appears(path: Path) -> None:
+        if path == folder.with_name("d.part"):
+            shutil.copytree(STORIES, folder)
+
+    monkeypatch.setattr(destination, "fsync", appears)
+    with pytest.raises(CannotAccess, match="not empty"):
+        convert(Request(str(source), f"{folder}/"))
+    assert names(folder) == names(STORIES)
+
+
+def test_a_folder_of_the_old_name_is_kept_when_a_run_was_not_sealing(source: Path, tmp_path: Path) -> None:
+    """Only a run that was killed while names were given can have left it."""
+    folder, old = tmp_path / "d", tmp_path / "d.old"
+    shutil.copytree(STORIES, folder)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(Request(str(source), f"{folder}/", force=True), stop)
+    shutil.copytree(STORIES, old)  # somebody's own copy
+    with pytest.raises(Refused, match=r"d\.old: is there already"):
+        convert(Request(str(source), f"{folder}/", force=True))
+    assert names(old) == names(folder) == names(STORIES)
 
 
 def test_a_receipt_does_not_replace_a_model_and_fails_early(source: Path, tmp_path: Path, run: Run) -> None:

@@ -17,8 +17,10 @@ from samples import STORIES, Run, small_weights
 from modelkit import moving
 from modelkit.errors import BadRequest, BrokenFile, CannotAccess, Refused, Unsupported
 from modelkit.moving import reserve
+from modelkit.operations import convert as conversion
 from modelkit.operations import destination
 from modelkit.operations.convert import Request, carry_out, check, convert, prepare
+from modelkit.operations.opening import Opened, open_model
 from modelkit.sources import write_report
 
 
@@ -107,6 +109,26 @@ def test_a_source_that_changes_meanwhile_is_noticed(change: str, source: Path, t
 
     with pytest.raises(BrokenFile, match="changed while it was converted"):
         carry_out(prepared, disturb)
+    assert names(tmp_path) == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("change", ["rewritten", "replaced"])
+def test_a_source_that_changes_while_it_is_planned_is_noticed(
+    change: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A header of one state and numbers of another would be a model that nobody made."""
+
+    def opened(path: str) -> Opened:
+        found = open_model(path)
+        if change == "replaced":
+            shutil.copy(source, tmp_path / "new")
+            os.replace(tmp_path / "new", source)
+        os.utime(source, ns=(1, 1))
+        return found
+
+    monkeypatch.setattr(conversion, "open_model", opened)
+    with pytest.raises(BrokenFile, match="changed while it was converted"):
+        convert(Request(str(source), str(tmp_path / "b.gguf")))
     assert names(tmp_path) == ["a.safetensors"]
 
 

@@ -78,7 +78,7 @@ def shard(request: Request, progress: Progress | None = None) -> Regrouped:
 def plan(request: Request, opened: Opened, destination: Destination, layout: Callable[[Model], Layout]) -> Prepared:
     """The plan that moves every tensor as it is into the files of a layout."""
     refuse_empty(opened)
-    sources = fingerprints(opened)
+    sources = fingerprints(opened, as_read=True)
     notes = check_set(opened)
     placed = layout(Model(opened.model.tensors, {}, facts(opened, notes)))
     ways = [Assignment(tensor, tensor) for tensor in opened.model.tensors]

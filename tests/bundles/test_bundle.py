@@ -14,12 +14,14 @@ import pytest
 from bundles import bf16, make_tree, picture, safetensors
 from samples import STORIES, Run
 
+from modelkit.bundles import limits
 from modelkit.bundles import unpack as program
 from modelkit.errors import BadRequest, BrokenFile, CannotAccess, ModelkitError, Refused, Unknowable
 from modelkit.operations import bundle_create, bundle_plan, bundle_unpack, seal
 from modelkit.operations.bundle_create import Created, create
+from modelkit.operations.bundle_journal import Done, Journal
 from modelkit.operations.bundle_open import open_bundle
-from modelkit.operations.bundle_plan import PRESETS, Request, make, volume_bytes
+from modelkit.operations.bundle_plan import PRESETS, Request, Sizing, make, volume_bytes
 from modelkit.operations.bundle_repair import repair
 from modelkit.operations.bundle_unpack import unpack
 from modelkit.operations.bundle_verify import verify
@@ -284,6 +286,31 @@ def test_named_before_the_journal_knew(tree: Path, tmp_path: Path) -> None:
     (out / "model.safetensors").write_bytes((tree / "model.safetensors").read_bytes())
     unpack(str(tmp_path / "b"), str(out))
     assert picture(out) == picture(tree)
+
+
+WHOLE = Sizing(2**24, 2**23, limits.STRIPES[0], 1, 4)
+ODD_HEADS = (None, [], [1], ["a"] * 5, [0] * 5, [-1] * 5, [1.0] * 5, [2**24, 2**23, 0, 1, 4], {"volume": 1}, [True] * 5)
+ODD_VOLUMES = ("null", "[]", "{}", '{"number": 1}', '{"name": 3, "number": 1, "next": "x"}')
+
+
+def test_a_journal_of_creating_edited_by_hand_is_refused(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "b")
+    journal.begin({"x": 1}, WHOLE, "now")
+    good = journal.path.read_text()
+    assert journal.resume({"x": 1}) == Done("now", WHOLE)
+    for sizing in ODD_HEADS:
+        journal.path.write_text(json.dumps(json.loads(good) | {"sizing": sizing}) + "\n")
+        with pytest.raises(Refused, match="is damaged"):
+            journal.sizing()
+    odd = [*(f'{{"volume": {volume}}}' for volume in ODD_VOLUMES), '{"scanned": 0}', '{"scanned": "x", "sha256": "y"}']
+    for line in odd:
+        journal.path.write_text(f"{good}{line}\n")
+        with pytest.raises(Refused, match="is damaged"):
+            journal.resume({"x": 1})
+    journal.path.write_text(good + "[" * 100_000 + "\n")
+    assert journal.resume({"x": 1}) == Done("now", WHOLE)
+    journal.path.write_text("[" * 100_000 + "\n")
+    assert journal.resume({"x": 1}) is None and journal.sizing() is None
 
 
 @pytest.fixture

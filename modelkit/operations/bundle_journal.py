@@ -90,7 +90,16 @@ class Journal:
             elif "volume" in line:
                 self._need(_fits(line["volume"], VOLUME) and line["volume"]["number"] == len(done.volumes) + 1)
                 done.volumes.append(line["volume"])
+        for volume in done.volumes:
+            self._need_there(self.bundle / volume["name"], volume["size"])
         return done
+
+    @staticmethod
+    def _need_there(place: Path, size: int) -> None:
+        """Raises Refused for a finished volume that somebody took away or cut."""
+        if place.is_symlink() or not place.is_file() or place.stat().st_size != size:
+            message = f"{place}: was finished, and is no longer there as it was"
+            raise Refused(message, "put it back; or --force removes what that run wrote and begins anew")
 
     def _sizing(self, head: dict[str, Any]) -> Sizing:
         numbers = head["sizing"]

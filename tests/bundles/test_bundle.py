@@ -19,7 +19,7 @@ from modelkit.bundles import unpack as program
 from modelkit.errors import BadRequest, BrokenFile, CannotAccess, ModelkitError, Refused, Unknowable
 from modelkit.operations import bundle_create, bundle_plan, bundle_unpack, seal
 from modelkit.operations.bundle_create import Created, create
-from modelkit.operations.bundle_journal import Done, Journal
+from modelkit.operations.bundle_journal import VOLUME, Done, Journal
 from modelkit.operations.bundle_open import open_bundle
 from modelkit.operations.bundle_plan import PRESETS, Request, Sizing, make, volume_bytes
 from modelkit.operations.bundle_repair import repair
@@ -311,6 +311,20 @@ def test_a_journal_of_creating_edited_by_hand_is_refused(tmp_path: Path) -> None
     assert journal.resume({"x": 1}) == Done("now", WHOLE)
     journal.path.write_text("[" * 100_000 + "\n")
     assert journal.resume({"x": 1}) is None and journal.sizing() is None
+
+
+def test_a_volume_that_was_finished_and_taken_away_is_missed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "b")
+    journal.begin({"x": 1}, WHOLE, "now")
+    kinds = {str: "", int: 1, bool: False}
+    line = {name: kinds[kind] for name, kind in VOLUME.items()} | {"name": "vol-0001.mkv", "size": 3}
+    journal.add({"volume": line})
+    (tmp_path / "b" / "vol-0001.mkv").write_bytes(b"abc")
+    assert journal.resume({"x": 1}) == Done("now", WHOLE, volumes=[line])
+    for damage in (lambda path: path.write_bytes(b"ab"), lambda path: path.unlink()):
+        damage(tmp_path / "b" / "vol-0001.mkv")
+        with pytest.raises(Refused, match="no longer there"):
+            journal.resume({"x": 1})
 
 
 @pytest.fixture

@@ -327,6 +327,37 @@ def test_keep_and_recipes_name_encodings_of_the_same_layout(stories: Path, tmp_p
         go(stories, tmp_path / "both", "gptq", keep=("down_proj=awq",))
 
 
+def test_kinds_and_layers_of_recipes_mean_the_same_in_a_folder(stories: Path, tmp_path: Path) -> None:
+    """They were looked for under GGUF's names alone, and such rules had no effect on layouts."""
+    rules = {
+        "output": "gptq:bits=8", "attention_v": "gptq:bits=8,group=64", "attention_q": "bf16", "attention_k": "f32",
+        "attention_output": "gptq:bits=3,group=64", "ffn_up": "gptq:bits=2,group=64", "ffn_gate": "f16",
+    }  # fmt: skip
+    text = "".join(f'[[rules]]\nkind = "{kind}"\nto = "{to}"\n' for kind, to in rules.items())
+    first = '[[rules]]\nkind = "ffn_down"\nlayers = "first 1/3"\narchitecture = ["llama"]\nto = "gptq:bits=8"\n'
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(f'base = "gptq"\n{text}{first}')
+    go(stories, tmp_path / "mine", None, recipe=str(recipe))
+    found = encodings(tmp_path / "mine")
+    layer = {name.removeprefix("model.layers.1."): encoding for name, encoding in found.items() if ".1." in name}
+    assert layer == {
+        "input_layernorm.weight": "bf16",
+        "post_attention_layernorm.weight": "bf16",
+        "self_attn.v_proj.weight": "gptq:bits=8,group=64",
+        "self_attn.q_proj.weight": "bf16",
+        "self_attn.k_proj.weight": "f32",
+        "self_attn.o_proj.weight": "gptq:bits=3,group=64",
+        "mlp.up_proj.weight": "gptq:bits=2,group=64",
+        "mlp.gate_proj.weight": "f16",
+        "mlp.down_proj.weight": "gptq:bits=4,group=128",
+    }
+    assert found["model.layers.0.mlp.down_proj.weight"] == "gptq:bits=8,group=128"
+    assert found["model.embed_tokens.weight"] == "gptq:bits=8,group=128"
+    recipe.write_text('base = "gptq"\n[[rules]]\nkind = "attention_v"\nto = "awq"\n')
+    with pytest.raises(Refused, match="at once"):
+        go(stories, tmp_path / "both", None, recipe=str(recipe))
+
+
 @pytest.mark.parametrize(
     ("to", "layer", "scale"),
     [

@@ -229,13 +229,20 @@ def _name_unknown(made: Design, opened: Opened, known: Understanding, dialect: s
 
 
 def _for_recipes(known: Understanding, dialect: str) -> Facts:
-    """What recipes ask about the model, in the words of GGUF; nothing where other names are written."""
+    """What recipes ask about the model, in the words of GGUF; nothing where its family is not known."""
     if dialect != "gguf":
-        return Facts()
+        return _of_config(known)
     if known.architecture is None or known.config is None:
         return from_gguf_keys(known.facts)
     keys = known.facts if "general.architecture" in known.facts else None
     return from_gguf_keys(keys or known.architecture.dialects["gguf"].write(known.config))
+
+
+def _of_config(known: Understanding) -> Facts:
+    if known.architecture is None or known.config is None:
+        return Facts()
+    called = known.architecture.called.get("gguf", (known.architecture.name,))
+    return Facts(called[0], known.config.layers, known.config.heads, known.config.kv_heads)
 
 
 def _widened(known: Understanding) -> Encoding | None:

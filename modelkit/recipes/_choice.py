@@ -80,7 +80,7 @@ class Choice:
         recipe = self.recipe
         assert recipe is not None  # noqa: S101 - the caller looked
         refuse_unstorable(format, recipe.base)
-        found = places(named, facts)
+        found = places(named, facts, gguf=format.dialect == "gguf")
 
         plain = self._for_layout(recipe.base, named) if layout_of(recipe.base) else None
 

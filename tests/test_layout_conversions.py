@@ -358,6 +358,41 @@ def test_kinds_and_layers_of_recipes_mean_the_same_in_a_folder(stories: Path, tm
         go(stories, tmp_path / "both", None, recipe=str(recipe))
 
 
+@pytest.mark.parametrize("to", ["gptq", "gptq:zeros=v2", "awq", "compressed-tensors", "mlx"])
+def test_a_symmetric_model_may_be_written_as_an_asymmetric_one(to: str, tour: dict[str, Path], tmp_path: Path) -> None:
+    """Its zeros read as those of a symmetric one: the proof took that for damage."""
+    assert go(tour["gptq"], tmp_path / "there", with_options(to, None, False, None)) == {"EXACT": 29}
+    assert model_digest(tmp_path / "there").digest == model_digest(tour["gptq"]).digest
+
+
+def test_zeros_that_all_lie_beside_the_middle_are_not_those_of_the_other_version(stories: Path, tmp_path: Path) -> None:
+    arrays = load_file(stories / "model.safetensors")
+    name = "model.layers.1.self_attn.v_proj.weight"
+    arrays[name] = np.resize(np.float32([-0.9, 0.6, 0.1, -0.2]), arrays[name].shape).astype(ml_dtypes.bfloat16)
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "config.json").write_bytes((stories / "config.json").read_bytes())
+    save_file(arrays, tmp_path / "odd" / "model.safetensors", {"format": "pt"})
+    go(tmp_path / "odd", tmp_path / "gptq", "gptq:symmetric=no,method=rtn")
+    assert (load_file(tmp_path / "gptq" / "model.safetensors")[name.replace("weight", "qzeros")] == -0x77777778).all()
+    assert encodings(tmp_path / "gptq")[name] == "gptq:bits=4,group=128,symmetric=no"
+
+
+@pytest.mark.parametrize("zeros", ["v1", "v2"])
+def test_a_constant_weight_says_nothing_of_the_version_of_all_zeros(zeros: str, stories: Path, tmp_path: Path) -> None:
+    """It lies 15 steps off its zeros in one version: the mean over all weights told the other one from it."""
+    arrays = load_file(stories / "model.safetensors")
+    for name, value in (("k_proj", 0.5), ("o_proj", 0.0)):
+        name = f"model.layers.1.self_attn.{name}.weight"
+        arrays[name] = np.full_like(arrays[name], value)
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "config.json").write_bytes((stories / "config.json").read_bytes())
+    save_file(arrays, tmp_path / "odd" / "model.safetensors", {"format": "pt"})
+    go(tmp_path / "odd", tmp_path / "gptq", f"gptq:symmetric=no,zeros={zeros}")
+    found = encodings(tmp_path / "gptq")
+    assert found["model.layers.0.mlp.up_proj.weight"].endswith("zeros=v2") == (zeros == "v2")
+    assert go(tmp_path / "gptq", tmp_path / "ct", "compressed-tensors") == {"EXACT": 29}
+
+
 @pytest.mark.parametrize(
     ("to", "layer", "scale"),
     [

@@ -84,7 +84,9 @@ def _sampled(opened: Opened, way: Assignment, *, symmetric: bool) -> Assignment:
             name, shape = way.target.name, way.target.shape
             way = replace(way, target=Tensor(name, shape, plain, plain.parts(name, shape)))
             return replace(way, probed="ROUNDED", why="its zeros lie in the middle")
-    return replace(way, probed="ROUNDED") if _holds(codes, way.target.encoding) else way
+    if _holds(codes, way.target.encoding):
+        return replace(way, probed="ROUNDED")
+    return replace(way, why="its zeros or scales do not fit")
 
 
 def _holds(codes: Codes, target: Encoding) -> bool:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelkit.recipes._layout_choice import EMBEDDING, HEAD
 from modelkit.tensors import Tensor
 
 KINDS = (
@@ -43,6 +42,10 @@ PARTS_OF_OTHER_NAMES = (
 """The same for the names of Hugging Face."""
 
 EMBEDDINGS = ("token_embd.weight", "per_layer_token_embd.weight")
+
+EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
+HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out|output)\.weight$")
+"""The same in the words of Hugging Face and llama2.c."""
 
 KEPT_PARTS = (
     "_norm.weight", "ffn_gate_inp.weight", "ffn_gate_tid2eid.weight", "altup", "laurel", "per_layer_model_proj",

@@ -17,14 +17,14 @@ from modelkit.encodings._codes import fits
 from modelkit.errors import BadRequest, Unsupported
 from modelkit.layouts import LAYOUTS
 from modelkit.layouts._contract import Place, QuantisedLayout
+from modelkit.recipes._facts import EMBEDDING, HEAD
+from modelkit.recipes._recipe import names
 from modelkit.runs import grouped, layout_of
 from modelkit.tensors import Encoding, Grid, Shape, Tensor
 
 SIZES = (16, 32, 64, 128, 256, 512)
 """Sizes of groups that any layout has."""
 
-EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
-HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out|output)\.weight$")
 GATE = re.compile(r"(?:^|\.)(?:gate|router|shared_expert_gate|router\.layer|router\.classifier)\.weight$")
 NORM = re.compile(r"norm|(?:^|\.)ln_")
 
@@ -121,6 +121,9 @@ class LayoutChooser:
         layout = layout_of(self.wanted).replace("_", "-")
         if fitting:
             return f"groups that divide every row: --to {layout}:{', '.join(fitting)}"
+        group = getattr(self.wanted, "group", 1) or 1
+        if self.wanted.misfit((1024, 1024 * group)):  # no matrix would do
+            return f"say other parameters: modelkit explain {layout_of(self.wanted)}"
         return f"leave it as it is: --keep '{re.escape(name)}=bf16'"
 
 
@@ -168,17 +171,28 @@ def with_options(text: str | None, group: int | None, symmetric: bool | None, me
     asked = {key: value for key, value in asked.items() if value is not None}
     if not asked or text is None:
         return text
-    name, _, words = text.partition(":") if not text.startswith("pure:") else (text, "", "")
+    name, _, words = text.partition(":")
     known = dict(pair.partition("=")[::2] for pair in words.split(",") if pair)
+    options = {"group": "--group-size", "symmetric": "--symmetric/--asymmetric", "method": "--method"}
     for key, value in asked.items():
         if key in known and known[key] != value:
-            option = {"group": "--group-size", "symmetric": "--symmetric/--asymmetric", "method": "--method"}[key]
-            raise BadRequest(f"--to {text} says {key}={known[key]}, {option} says {value}", "say it once")
-    if not layout_of(find(name)) and "group" not in getattr(find(name), "parameters", ()):
+            raise BadRequest(f"--to {text} says {key}={known[key]}, {options[key]} says {value}", "say it once")
+    if not _takes_parameters(name):
         if set(asked) == {"method"} and method == "rtn":
             return text  # what ggml types do is rounding with ggml's own search
-        raise BadRequest(f"{name} has its own groups and its own search", "leave out --group-size and --method")
+        layouts = ", ".join(one.replace("_", "-") for one in LAYOUTS if LAYOUTS[one].encoding is not None)
+        message = f"--to {text} has its own groups and its own search"
+        raise BadRequest(
+            message, f"leave out {' and '.join(options[key] for key in asked)}: they are for {layouts} and llama2c"
+        )
     return name + ":" + ",".join(f"{key}={value}" for key, value in (known | asked).items())
+
+
+def _takes_parameters(name: str) -> bool:
+    """Whether groups are to be chosen; raises BadRequest for what is the name of nothing."""
+    if name.lower() in names() or name.lower() == "pure":
+        return False
+    return bool(layout_of(find(name))) or "group" in getattr(find(name), "parameters", ())
 
 
 def _configured(encoding: Encoding, words: Sequence[tuple[str, str]]) -> Encoding:

@@ -584,6 +584,15 @@ def test_two_files_ride_along(run: Run, tmp_path: Path) -> None:
     assert told.stdout.startswith("Once upon a time"), told.stderr
 
 
+def test_two_files_of_a_quantised_model_are_refused_with_a_way_that_there_is(run: Run, tmp_path: Path) -> None:
+    """The way out that was named is an option of other commands."""
+    assert run("quantize", STORIES, f"{tmp_path}/mlx/", "--to", "mlx").returncode == 0
+    done = run("bundle", "create", tmp_path / "mlx", tmp_path / "b", "--two-files")
+    assert done.returncode == 1 and "REQUANTISED" in done.stderr
+    assert "modelkit export --two-files" in done.stderr
+    assert not (tmp_path / "b").exists()
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tree: Path, tmp_path: Path) -> None:
     made(tree, tmp_path / "b", **SMALL)

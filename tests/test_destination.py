@@ -129,6 +129,14 @@ def test_a_receipt_does_not_replace_a_model_and_fails_early(source: Path, tmp_pa
     assert source.read_bytes() == before and names(tmp_path) == ["a.safetensors"]
 
 
+def test_a_receipt_replaces_no_file_of_the_folder_that_is_read(tmp_path: Path, run: Run) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(STORIES, model)
+    result = run("quantize", model, f"{tmp_path}/out/", "--to", "gptq", "--receipt", model / "config.json")
+    assert result.returncode == 1 and "is a file of the model" in result.stderr
+    assert (model / "config.json").read_bytes() == (STORIES / "config.json").read_bytes()
+
+
 def test_a_page_does_not_replace_a_model(tmp_path: Path, run: Run) -> None:
     model = tmp_path / "model"
     shutil.copytree(STORIES, model)

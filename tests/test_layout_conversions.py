@@ -452,9 +452,40 @@ def test_options_and_words_say_the_same_or_contradict() -> None:
     assert with_options("gptq:group=64", 64, None, None) == "gptq:group=64"
     assert with_options("q4_0", None, None, "rtn") == "q4_0"
     assert with_options("llama2c", 32, None, None) == "llama2c:group=32"
-    for text, group in (("gptq:group=64", 32), ("q4_k_m", 32), ("bf16", 64)):
-        with pytest.raises(BadRequest):
-            with_options(text, group, None, None)
+    assert with_options("pure:q4_0", None, None, "rtn") == "pure:q4_0"
+    for text, told in (
+        ("gptq:group=64", "says group=64"), ("q4_k_m", "its own groups"), ("pure:q4_0", "its own groups"),
+        ("bf16", "its own groups"), ("q9_z", "no encoding is called"),
+    ):  # fmt: skip
+        with pytest.raises(BadRequest, match=told):
+            with_options(text, 32, None, None)
+
+
+def test_what_no_matrix_could_be_is_refused_without_blaming_one(stories: Path, tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match="not 9") as error:
+        go(stories, tmp_path / "out", "gptq:bits=9")
+    assert error.value.fix == "say other parameters: modelkit explain gptq"
+    with pytest.raises(BadRequest, match="format=naive-quantized") as wrong:
+        go(stories, tmp_path / "out", "compressed-tensors:format=naive-quantized")
+    assert "mxfp8-quantized" in wrong.value.fix
+
+
+def test_e4m3_without_a_scale_has_no_place_among_compressed_tensors(stories: Path, tmp_path: Path) -> None:
+    """It was written, and then not read back: the message was that of a file that is incomplete."""
+    with pytest.raises(Unsupported, match="without a scale") as error:
+        prepare(Request(str(stories), f"{tmp_path}/out/", "compressed-tensors", keep=("q_proj=f8_e4m3",)))
+    keep = ("q_proj=compressed-tensors:format=float-quantized",)
+    assert "format=float-quantized" in error.value.fix
+    assert go(stories, tmp_path / "out", "compressed-tensors", keep=keep) == {"EXACT": 8, "QUANTISED": 21}
+    assert go(stories, tmp_path / "f8", "f8_e4m3") == {"EXACT": 7, "ROUNDED": 22}
+    with pytest.raises(Unsupported, match="embed_tokens"):
+        go(tmp_path / "f8", tmp_path / "ct", "compressed-tensors")
+
+
+def test_a_pattern_that_finds_no_weight_is_noted(stories: Path, tmp_path: Path) -> None:
+    keep = ("v_porj=bf16", "q_proj=bf16")
+    notes = prepare(Request(str(stories), f"{tmp_path}/out/", "gptq", keep=keep)).notes
+    assert [note for note in notes if "--keep" in note] == ["--keep v_porj: no weight is called so"]
 
 
 def test_the_search_quantises_better_than_the_rule(stories: Path, tmp_path: Path) -> None:

@@ -111,6 +111,9 @@ def design(
         target, [(name, tensor) for tensor, name, _ in ways], _widened(known), _for_recipes(known, dialect),
         importance=bool(importance),
     )  # fmt: skip
+    for pattern, _ in choice.keep:
+        if not any(pattern.search(name) for _, name, _ in ways):
+            made.notes.append(f"--keep {pattern.pattern}: no weight is called so")
     without = 0
     for tensor, name, steps in ways:
         chosen = choose(name, tensor)

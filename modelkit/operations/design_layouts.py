@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -135,6 +136,16 @@ def refuse_readings(ways: Iterable[Assignment]) -> None:
         if layout and not way.copies and LAYOUTS[layout].encoding is None:
             written = ", ".join(name.replace("_", "-") for name in LAYOUTS if LAYOUTS[name].encoding is not None)
             raise Unsupported(f"{LAYOUTS[layout].title} is read, not written", f"written are: {written}")
+
+
+def refuse_plain_e4m3(targets: Iterable[Tensor]) -> None:
+    """A matrix of e4m3 without a scale: in a folder of compressed-tensors it reads as codes. Raises Unsupported."""
+    tensors = list(targets)
+    plain = [one for one in tensors if one.encoding.name == "f8_e4m3" and len(one.shape) > 1]
+    if plain and "compressed_tensors" in layouts_of(tensors):
+        name = plain[0].name
+        fix = f"--keep '{re.escape(name)}=compressed-tensors:format=float-quantized' gives it one, or keep it as bf16"
+        raise Unsupported(f"compressed-tensors has no f8_e4m3 without a scale ('{name}')", fix)
 
 
 def layouts_of(tensors: Iterable[Tensor]) -> list[str]:

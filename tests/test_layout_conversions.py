@@ -453,6 +453,7 @@ def test_options_and_words_say_the_same_or_contradict() -> None:
     assert with_options("q4_0", None, None, "rtn") == "q4_0"
     assert with_options("llama2c", 32, None, None) == "llama2c:group=32"
     assert with_options("pure:q4_0", None, None, "rtn") == "pure:q4_0"
+    assert with_options("pure:gptq:bits=8", 64, None, None) == "pure:gptq:bits=8,group=64"
     for text, told in (
         ("gptq:group=64", "says group=64"), ("q4_k_m", "its own groups"), ("pure:q4_0", "its own groups"),
         ("bf16", "its own groups"), ("q9_z", "no encoding is called"),

@@ -171,7 +171,8 @@ def with_options(text: str | None, group: int | None, symmetric: bool | None, me
     asked = {key: value for key, value in asked.items() if value is not None}
     if not asked or text is None:
         return text
-    name, _, words = text.partition(":")
+    pure = "pure:" if text.startswith("pure:") else ""
+    name, _, words = text.removeprefix(pure).partition(":")
     known = dict(pair.partition("=")[::2] for pair in words.split(",") if pair)
     options = {"group": "--group-size", "symmetric": "--symmetric/--asymmetric", "method": "--method"}
     for key, value in asked.items():
@@ -185,12 +186,12 @@ def with_options(text: str | None, group: int | None, symmetric: bool | None, me
         raise BadRequest(
             message, f"leave out {' and '.join(options[key] for key in asked)}: they are for {layouts} and llama2c"
         )
-    return name + ":" + ",".join(f"{key}={value}" for key, value in (known | asked).items())
+    return f"{pure}{name}:" + ",".join(f"{key}={value}" for key, value in (known | asked).items())
 
 
 def _takes_parameters(name: str) -> bool:
     """Whether groups are to be chosen; raises BadRequest for what is the name of nothing."""
-    if name.lower() in names() or name.lower() == "pure":
+    if name.lower() in names():
         return False
     return bool(layout_of(find(name))) or "group" in getattr(find(name), "parameters", ())
 

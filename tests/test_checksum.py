@@ -414,6 +414,24 @@ def test_links_are_followed_inside_only(folder: Path, run: Run) -> None:
     assert digest_files(["d/out"])[0][0].digest == sha256(b"o")  # it was named
 
 
+def test_a_link_to_a_folder_hides_neither_the_folder_nor_itself(folder: Path) -> None:
+    """Each real folder was entered once, by whichever name came first: the files of the other one were missing."""
+    for name in ("a", "z"):
+        os.symlink("sub", folder / name)
+    files, unread = digest_files(["d"])
+    assert {file.path for file in files} >= {"d/a/inner", "d/sub/inner", "d/z/inner"}
+    assert not unread
+
+
+def test_folders_that_show_each_other_along_endless_ways_are_told(tmp_path: Path) -> None:
+    for number in range(16):
+        (tmp_path / "d" / f"f{number}").mkdir(parents=True)
+        for name in "ab":
+            os.symlink(f"../f{(number + 1) % 16}", tmp_path / "d" / f"f{number}" / name)
+    _, unread = digest_files([str(tmp_path / "d")])
+    assert "folders behind links" in unread[0].reason
+
+
 def cache(top: Path, files: dict[str, bytes]) -> tuple[Path, Path]:
     """The repository and the snapshot of a Hugging Face cache, laid out as huggingface_hub does it."""
     repository = top / "hub" / "models--org--name"

@@ -375,6 +375,16 @@ def test_links_below_the_destination_are_not_followed(
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+def test_a_link_to_a_folder_becomes_a_folder_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "s" / "sub").mkdir(parents=True)
+    (tmp_path / "s" / "sub" / "a").write_bytes(b"a")
+    (tmp_path / "s" / "other").symlink_to("sub")
+    (tmp_path / "s" / "sub" / "loop").symlink_to("..")
+    made(tmp_path / "s", tmp_path / "b")
+    unpack(str(tmp_path / "b"), str(tmp_path / "out"))
+    assert sorted(picture(tmp_path / "out")) == ["other", "other/a", "sub", "sub/a"]
+
+
 def test_links_out_of_the_source_are_refused(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     (tmp_path / "secret").write_text("secret")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modelkit.errors import BadRequest
-from modelkit.sources import check_report
+from modelkit.operations.reports import check_report_beside
 
 
 def run(paths: tuple[str, ...], options: Mapping[str, Any]) -> int:
@@ -19,7 +19,7 @@ def run(paths: tuple[str, ...], options: Mapping[str, Any]) -> int:
     outputs = _outputs(options)
     for _, output in outputs:
         if output is not None:
-            check_report(output, [Path(path) for path in paths])
+            check_report_beside(output, [Path(path) for path in paths])
     level: Any = options["level"] or (policy.level if policy else None) or "header"
     request = operation.Request(
         paths,

@@ -87,9 +87,9 @@ def _baseline(path: str | None) -> frozenset[str]:
     from modelkit.sources import explained
 
     with explained(path):
-        text = Path(path).read_text(encoding="utf-8")
+        data = Path(path).read_bytes()
     try:
-        found = json.loads(text)["findings"]
+        found = json.loads(data)["findings"]
         return frozenset(str(one["fingerprint"]) for one in found)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise BadRequest(f"{path}: is no report of modelkit", "write one: modelkit validate -f json -o FILE") from None

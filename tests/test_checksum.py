@@ -652,3 +652,8 @@ def test_validate_reads_the_lists_that_checksum_writes(tag: bool, tmp_path: Path
         done = run("validate", ".", "--level", "full", "--json", cwd=tmp_path)
         found = {one["rule"] for one in json.loads(done.stdout)["findings"]}
         assert {rule for rule in found if rule.startswith("checksum")} == rules, done.stdout
+
+
+def test_two_kinds_of_digest_are_not_asked_for_at_once(run: Run) -> None:
+    done = run("checksum", "--tensors", "--model", "model.gguf")
+    assert done.returncode == 2 and "exclude each other" in done.stderr

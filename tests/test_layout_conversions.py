@@ -372,6 +372,10 @@ def test_options_and_words_say_the_same_or_contradict() -> None:
     assert with_options("gptq:group=64", 64, None, None) == "gptq:group=64"
     assert with_options("q4_0", None, None, "rtn") == "q4_0"
     assert with_options("llama2c", 32, None, None) == "llama2c:group=32"
+    assert with_options("pure:mlx:bits=8", 32, None, None) == "pure:mlx:bits=8,group=32"
+    for recipe in ("q4_k_m", "Q4_K_M", "pure:q4_0"):
+        with pytest.raises(BadRequest, match="its own groups and its own search"):
+            with_options(recipe, 32, None, None)
     for text, group in (("gptq:group=64", 32), ("q4_k_m", 32), ("bf16", 64)):
         with pytest.raises(BadRequest):
             with_options(text, group, None, None)

@@ -17,6 +17,7 @@ from modelkit.encodings._codes import fits
 from modelkit.errors import BadRequest, Unsupported
 from modelkit.layouts import LAYOUTS
 from modelkit.layouts._contract import Place, QuantisedLayout
+from modelkit.recipes import _recipe
 from modelkit.runs import grouped, layout_of
 from modelkit.tensors import Encoding, Grid, Shape, Tensor
 
@@ -168,17 +169,20 @@ def with_options(text: str | None, group: int | None, symmetric: bool | None, me
     asked = {key: value for key, value in asked.items() if value is not None}
     if not asked or text is None:
         return text
-    name, _, words = text.partition(":") if not text.startswith("pure:") else (text, "", "")
+    pure, rest = ("pure:", text[5:]) if text.startswith("pure:") else ("", text)
+    name, _, words = rest.partition(":")
+    recipe = not pure and name.lower() in _recipe.names()
     known = dict(pair.partition("=")[::2] for pair in words.split(",") if pair)
     for key, value in asked.items():
         if key in known and known[key] != value:
             option = {"group": "--group-size", "symmetric": "--symmetric/--asymmetric", "method": "--method"}[key]
             raise BadRequest(f"--to {text} says {key}={known[key]}, {option} says {value}", "say it once")
-    if not layout_of(find(name)) and "group" not in getattr(find(name), "parameters", ()):
+    if recipe or (not layout_of(find(name)) and "group" not in getattr(find(name), "parameters", ())):
         if set(asked) == {"method"} and method == "rtn":
             return text  # what ggml types do is rounding with ggml's own search
-        raise BadRequest(f"{name} has its own groups and its own search", "leave out --group-size and --method")
-    return name + ":" + ",".join(f"{key}={value}" for key, value in (known | asked).items())
+        fix = "leave out --group-size, --symmetric and --method: they are for gptq, awq, mlx and compressed-tensors"
+        raise BadRequest(f"{name} has its own groups and its own search", fix)
+    return pure + name + ":" + ",".join(f"{key}={value}" for key, value in (known | asked).items())
 
 
 def _configured(encoding: Encoding, words: Sequence[tuple[str, str]]) -> Encoding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,16 @@ def modules_after(*arguments: object) -> set[str]:
         [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=True
     )
     return set(done.stderr.split())
+
+
+def test_a_letter_that_the_terminal_lacks_is_escaped(run: Run) -> None:
+    done = run("explain", "non-ascii-name", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and "\\x" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_a_command_that_is_misspelt_is_named(run: Run) -> None:
+    done = run("quantise", "model", "model.gguf")
+    assert done.returncode == 2 and "Did you mean quantize?" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["convert", "--help"]])

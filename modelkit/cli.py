@@ -33,9 +33,8 @@ class Commands(click.Group):
             from difflib import get_close_matches
 
             close = get_close_matches(arguments[0], COMMANDS, n=2)
-            if close:
-                problem.message += f" Did you mean {' or '.join(close)}?"
-            raise
+            meant = f" Did you mean {' or '.join(close)}?" if close else ""
+            raise click.UsageError(f"{problem.message}{meant}", problem.ctx) from None
 
 
 def say_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's signature

@@ -129,6 +129,13 @@ def test_a_receipt_does_not_replace_a_model_and_fails_early(source: Path, tmp_pa
     assert source.read_bytes() == before and names(tmp_path) == ["a.safetensors"]
 
 
+def test_a_pipe_is_not_replaced(source: Path, tmp_path: Path, run: Run) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    result = run("convert", source, tmp_path / "pipe.gguf", "--force")
+    assert result.returncode == 1 and "is neither a file nor a folder" in result.stderr
+    assert (tmp_path / "pipe.gguf").is_fifo() and names(tmp_path) == ["a.safetensors", "pipe.gguf"]
+
+
 def test_a_page_does_not_replace_a_model(tmp_path: Path, run: Run) -> None:
     model = tmp_path / "model"
     shutil.copytree(STORIES, model)

@@ -180,6 +180,6 @@ def test_other_ways_to_ask_wrongly(stories: Path, tmp_path: Path, run: Run) -> N
             prepare(Request(str(stories), "out.gguf", "q4_0", keep=(keep,)))
     with pytest.raises(BadRequest, match="both say"):
         prepare(Request(str(stories), "out.gguf", "q4_0", recipe="mine.toml"))
-    with pytest.raises(BadRequest, match="the recipe q4_k_s or q4_k_m"):
+    with pytest.raises(BadRequest, match="did you mean q4_k_s or q4_k_m"):
         parse("q4_k_n")
     assert run("quantize", stories, tmp_path / "out.gguf").returncode == 2

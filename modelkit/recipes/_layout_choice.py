@@ -24,6 +24,9 @@ from modelkit.tensors import Encoding, Grid, Shape, Tensor
 SIZES = (16, 32, 64, 128, 256, 512)
 """Sizes of groups that any layout has."""
 
+BITS = range(2, 9)
+"""Widths of codes that any layout has."""
+
 EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
 HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out|output)\.weight$")
 GATE = re.compile(r"(?:^|\.)(?:gate|router|shared_expert_gate|router\.layer|router\.classifier)\.weight$")
@@ -105,24 +108,33 @@ class LayoutChooser:
         encoding = for_model_of(encoding, self.named)
         misfit = encoding.misfit(tensor.shape)
         if misfit:
-            raise Unsupported(f"'{name}' cannot be {encoding.name}: {misfit}", self._way_out(name))
+            raise Unsupported(f"'{name}' cannot be {encoding.name}: {misfit}", self._way_out(name, tensor))
         return encoding, why
 
-    def _way_out(self, name: str) -> str:
-        """Group sizes with which every weight fits."""
+    def _way_out(self, name: str, tensor: Tensor) -> str:
+        """Group sizes with which every weight fits, or else bits."""
+        layout = layout_of(self.wanted).replace("_", "-")
+        for word, sizes, words in (
+            ("group", SIZES, "groups that divide every row"),
+            ("bits", BITS, "bits that it holds"),
+        ):
+            fitting = self._fitting(word, sizes)
+            if fitting:
+                return f"{words}: --to {layout}:{', '.join(fitting)}"
+        return f"leave it as it is: --keep '{re.escape(name)}={tensor.encoding.name}'"
+
+    def _fitting(self, word: str, sizes: Sequence[int]) -> list[str]:
+        """The values of one parameter with which every weight fits."""
         shapes = {tensor.shape for other, tensor in self.named if self._is_quantised(other, tensor)}
         fitting = []
-        for size in SIZES:
+        for size in sizes:
             try:
-                made = _configured(self.wanted, (("group", str(size)),))
+                made = _configured(self.wanted, ((word, str(size)),))
             except BadRequest:
                 continue
             if not any(made.misfit(shape) for shape in shapes):
-                fitting.append(f"group={size}")
-        layout = layout_of(self.wanted).replace("_", "-")
-        if fitting:
-            return f"groups that divide every row: --to {layout}:{', '.join(fitting)}"
-        return f"leave it as it is: --keep '{re.escape(name)}=bf16'"
+                fitting.append(f"{word}={size}")
+        return fitting
 
 
 def place_of(name: str, tensor: Tensor) -> Place:

@@ -55,9 +55,10 @@ wheel: $(BIN)/modelkit
 	rm -rf build && CC=/bin/false $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 	$(BIN)/python .ci/check_wheel.py dist/*.whl
 
-# the table of the short benches, some minutes; LIBGGML, LLAMA_QUANTIZE, CONVERT_HF name peers that are at hand
+# the table of the short benches, some minutes; LIBGGML, LLAMA_QUANTIZE, CONVERT_HF, LAYOUT_PEERS name peers
 bench: $(BIN)/modelkit
 	$(BIN)/python bench/quantize.py $(LIBGGML)
+	$(BIN)/python bench/layouts.py $(LAYOUT_PEERS)
 	$(BIN)/python bench/pipeline.py 0.5
 	$(BIN)/python bench/reading.py
 	-$(BIN)/python bench/shard.py 0.5

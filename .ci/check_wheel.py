@@ -12,8 +12,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-LARGEST = 105_000  # bytes, compressed, of the extension: two builds of the kernels, 87,000 by clang, 97,000 by gcc
-WHOLE = 1_000_000  # bytes of a wheel: 840,000 with the extension, 750,000 without, nearly all of it source text
+LARGEST = 120_000  # bytes, compressed, of the extension: two builds of the kernels, 100,000 by clang, 115,000 by gcc
+WHOLE = 1_000_000  # bytes of a wheel: 870,000 with the extension, 750,000 without, nearly all of it source text
 
 
 def fault(path: Path) -> str:

@@ -86,15 +86,11 @@ def measure(source: Path, folder: Path) -> None:
     times: dict[str, list[float]] = {}
     ratios: dict[str, float] = {}
     for _ in range(ROUNDS):
-        for name, options in (
-            ("create", {}),
-            ("create --portable", {"coding": "deflate"}),
-            ("create --max", {"best": True}),
-        ):
+        for name, options in MODES.items():
             bundle = folder / "bundle"
             shutil.rmtree(bundle, ignore_errors=True)
             made: list[Any] = []
-            request = Request(str(source), str(bundle), **options)  # type: ignore[arg-type]
+            request = Request(str(source), str(bundle), **options)
             times.setdefault(name, []).append(spent(lambda r=request, m=made: m.append(create(r))))  # type: ignore[misc]
             ratios[name] = made[0].stored / size
             if name == "create":

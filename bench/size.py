@@ -12,7 +12,7 @@ from pathlib import Path
 SHELVES = {"architectures", "commands", "encodings", "formats", "metrics", "recipes", "rules", "steps"}
 SHELF_LIMIT, FILE_LIMIT, FUNCTION_LIMIT = 250, 450, 60
 C_LIMIT = 0.15
-ALONE = {"modelkit/bundles/unpack.py": 1_200}  # one file, by promise: it is read and run where nothing else is
+ALONE = {"modelkit/bundles/unpack.py": 1_300}  # one file, by promise: it is read and run where nothing else is
 SHELF_AIM, FILE_AIM, FUNCTION_AIM = 200, 400, 25
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from modelkit.errors import Refused
 from modelkit.jobs import Done, Folders, carry_out, checksum
+from modelkit.moving import keep_memory
 from modelkit.plan import Job, Plan
 from modelkit.sources import explained
 
@@ -33,6 +34,7 @@ def execute(
     plan: Plan, folders: Folders, executor: Executor, budget: int, finished: Iterable[int] = ()
 ) -> Iterator[Done]:
     """Yield each job's Done as it finishes; jobs in flight never plan to use more than `budget` bytes together."""
+    keep_memory()
     skip = set(finished)
     waiting = deque((number, job) for number, job in enumerate(plan.jobs) if number not in skip)
     flying: dict[Future[Done], int] = {}

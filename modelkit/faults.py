@@ -64,5 +64,17 @@ class Faults:
             raise BrokenFile(f"{file}: {message}", fix, rule, offset)
 
     @property
+    def notes(self) -> list[str]:
+        """What is said of warnings while work goes on: of those of one kind the first, and how many are like it."""
+        kinds: dict[tuple[str, str], list[Fault]] = {}
+        for fault in self.found:
+            if fault.severity == "warning":
+                kinds.setdefault((fault.rule, fault.fix), []).append(fault)
+        return [
+            f"{first.message} (and {len(others):,} more so)" if others else first.message
+            for first, *others in kinds.values()
+        ]
+
+    @property
     def errors(self) -> list[Fault]:
         return [fault for fault in self.found if fault.severity == "error"]

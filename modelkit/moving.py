@@ -16,6 +16,9 @@ from modelkit.tensors import Span
 BUFFER = 512 * 2**10
 """Bytes in memory at once where they are only moved: small enough to stay in the processor's cache."""
 
+KEPT = 32 * 2**20
+"""Bytes of freed memory that a thread may keep for its next job."""
+
 _threads = threading.local()
 
 
@@ -84,6 +87,19 @@ def reserve(file: int, size: int) -> None:
 
     if ctypes.get_errno() in (errno.ENOSPC, errno.EDQUOT):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+@cache
+def keep_memory() -> None:
+    """Have glibc keep what a job frees for the next one.
+
+    It gave slabs of weights back to the system; fetching them anew, page by page, took a tenth (to compressed-tensors)
+    to a quarter (GPTQ to AWQ) of a conversion's processor time. Peak memory is the same.
+    """
+    option = _system("mallopt", ("c_int", "c_int"))
+    if option is not None:
+        option(-3, KEPT // 2)  # M_MMAP_THRESHOLD: larger ones still come from the system and go back at once
+        option(-1, KEPT)  # M_TRIM_THRESHOLD
 
 
 @cache

@@ -78,6 +78,7 @@ def folder(path: Path, arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, st
         entries[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": [len(data), len(data) + array.nbytes]}
         data += np.ascontiguousarray(array).tobytes()
     head = json.dumps(entries).encode()
+    head += b" " * (-len(head) % 8)
     (path / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + data)
     return Folder(path)
 

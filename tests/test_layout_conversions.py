@@ -101,6 +101,20 @@ def test_symmetric_weights_go_from_each_layout_to_each(
     assert model_digest(tmp_path / "there").digest == model_digest(tour[one]).digest
 
 
+def test_the_gguf_package_reads_the_values_of_the_layouts(tour: dict[str, Path]) -> None:
+    gguf = pytest.importorskip("gguf")
+    reader, opened = gguf.GGUFReader(tour["q4_0.gguf"]), open_reading(tour["q4_0.gguf"])
+    seen = 0
+    for tensor in reader.tensors:
+        if tensor.tensor_type == gguf.GGMLQuantizationType.Q4_0:
+            found = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+            assert np.array_equal(found.view(np.uint32), opened[tensor.name].numpy().view(np.uint32)), tensor.name
+            seen += 1
+    assert seen == 21
+    down = open_reading(tour["gptq"])["model.layers.1.mlp.down_proj.weight"].numpy()  # which no step moves
+    assert np.array_equal(opened["blk.1.ffn_down.weight"].numpy(), down)
+
+
 def test_a_folder_of_another_layout_has_nothing_of_the_old_one(tour: dict[str, Path]) -> None:
     gptq, awq, mlx = (config(tour[name]) for name in ("gptq", "awq", "mlx"))
     assert gptq["quantization_config"]["quant_method"] == "gptq"  # type: ignore[index]
@@ -395,6 +409,14 @@ def test_options_and_words_say_the_same_or_contradict() -> None:
     for text, group in (("gptq:group=64", 32), ("q4_k_m", 32), ("bf16", 64)):
         with pytest.raises(BadRequest):
             with_options(text, group, None, None)
+
+
+@pytest.mark.parametrize("group", [32, 64, 128])
+def test_biases_that_lie_in_the_middle_by_chance_do_no_harm(group: int, stories: Path, tmp_path: Path) -> None:
+    """With 2 bits the rule of MLX makes nearly all biases -2 scales: of the first groups, or of a whole weight."""
+    go(stories, tmp_path / "mlx", f"mlx:bits=2,group={group},method=rtn")
+    assert set(go(tmp_path / "mlx", tmp_path / "f32", "f32")) == {"EXACT"}
+    assert identical(tmp_path / "mlx", tmp_path / "f32")
 
 
 def test_the_search_quantises_better_than_the_rule(stories: Path, tmp_path: Path) -> None:

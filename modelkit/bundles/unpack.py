@@ -286,14 +286,6 @@ class Volume(NamedTuple):
         return self.body // self.stripe
 
 
-class Account(NamedTuple):
-    """What a volume says of itself and of the bundle; `manifest` is empty but in the last ones."""
-
-    volume: Volume
-    description: bytes
-    manifest: bytes
-
-
 def head_of(path: Path) -> Head | None:
     """None when it is damaged."""
     with reading(path) as file:
@@ -305,8 +297,8 @@ def head_of(path: Path) -> Head | None:
     return Head(kind, number, stripe, bundle_id.hex())
 
 
-def account_of(path: Path, head: Head) -> Account | None:
-    """What stands in the tail; None when it is damaged."""
+def account_of(path: Path, head: Head) -> tuple[Volume, bytes, bytes] | None:
+    """What stands in the tail: the volume itself, the description, the manifest or nothing; None when it is damaged."""
     with reading(path) as file:
         size = os.fstat(file.fileno()).st_size
         footer = read(file, size - FOOTER.size, FOOTER.size)
@@ -326,7 +318,7 @@ def account_of(path: Path, head: Head) -> Account | None:
     if hashlib.sha256(description).hexdigest() != head.bundle:
         return None
     volume = Volume(head.name(), head.kind, head.number, body, head.stripe, tail[:digests], table, table_size, pieces)
-    return Account(volume, description, manifest)
+    return volume, description, manifest
 
 
 # ---- 4 the bundle ----------------------------------------------------------------------------------------------------
@@ -424,12 +416,13 @@ def opened(folder: Path, *, media: bool = False) -> Bundle:
     for name, head in heads.items():
         account = account_of(folder / name, head) if head else None
         if account is not None:
-            volumes[account.volume.name] = account.volume
+            volume, raw, text = account
+            volumes[volume.name] = volume
             if len(raws) < 2:  # more are not needed to know that they differ
-                raws.add(account.description)
-            found = read_manifest(account.manifest)
+                raws.add(raw)
+            found = read_manifest(text)
             if found and (here is None or found["id"] == here["id"]):
-                manifests[account.manifest] = found
+                manifests[text] = found
         differ = "two accounts of the bundle differ, or two bundles are mixed: nothing tells which is right"
         need(len(manifests) < 2, differ)
     raws = {compact(one["description"]) for one in manifests.values()} or raws
@@ -536,22 +529,18 @@ def damaged_documents(bundle: Bundle) -> list[str]:
 
 
 @cache
-def powers() -> tuple[list[int], dict[int, int]]:
-    """2^n for n up to 509, and the logarithms."""
-    found = [1]
-    for _ in range(509):
-        found.append(found[-1] << 1 ^ (0x11D if found[-1] >> 7 else 0))
-    return found, {element: exponent for exponent, element in enumerate(found[:255])}
-
-
 def times(one: int, other: int) -> int:
-    power, logarithm = powers()
-    return power[logarithm[one] + logarithm[other]] if one and other else 0
+    """A product in the field: polynomials over bits, modulo 0x11d."""
+    product = 0
+    for bit in range(8):
+        product ^= one if other >> bit & 1 else 0
+        one = one << 1 ^ (0x11D if one >> 7 else 0)
+    return product
 
 
+@cache
 def inverse(element: int) -> int:
-    power, logarithm = powers()
-    return power[255 - logarithm[element]]
+    return next(other for other in range(1, 256) if times(element, other) == 1)
 
 
 @cache
@@ -924,7 +913,8 @@ class Destination:
         """Take up what an earlier run left, or start."""
         self.folder.mkdir(parents=True, exist_ok=True)
         there = os.listdir(self.folder)
-        need(not there or STATE in there or self.complete(), f"{shown(self.folder)} is not empty: name another folder")
+        done = there and STATE not in there and all(map(self.right, range(len(self.files))))
+        need(not there or STATE in there or done, f"{shown(self.folder)} is not empty: name another folder")
         if not self.state.is_dir() or self.state.is_symlink():
             self.state.mkdir()
         path = self.state / "journal"
@@ -967,9 +957,6 @@ class Destination:
         plain = not any(step.is_symlink() for step in (path, *path.parents) if step.is_relative_to(self.folder))
         plain = plain and path.is_file() and path.stat().st_size == self.files[index]["size"]
         return plain and file_digest(path) == self.files[index]["sha256"]
-
-    def complete(self) -> bool:
-        return all(map(self.right, range(len(self.files))))
 
     def part(self, index: int) -> BinaryIO:
         """The unfinished file of a number, open for writing."""
@@ -1080,11 +1067,8 @@ def list_files(bundle: Bundle, *, as_json: bool) -> int:
         return 0
     for file in description["files"]:
         say(f"{file['size']:>16,}  {file['sha256']}  {shown(file['path'])}")
-    say(
-        "",
-        f"{shown(description['name'])}: {len(description['files'])} files, {size_of(size)}",
-        f"bundle id {bundle.id}",
-    )
+    about = f"{shown(description['name'])}: {len(description['files'])} files, {size_of(size)}"
+    say("", about, f"bundle id {bundle.id}")
     for volume in bundle.volumes:
         say(f"{volume.body:>16,}  {volume.name}{'' if bundle.holds(volume) else '  (not here)'}")
     if size and bundle.manifest:
@@ -1136,8 +1120,7 @@ def repair(bundle: Bundle) -> int:
         for number, volume in numbers.items():
             parts[number] = beside(bundle.folder / volume.name)
         write_volumes(bundle, wrong, files, parts)
-        for number, part in parts.items():
-            put(part, bundle.folder / numbers[number].name)
+        give_names(bundle, {numbers[number].name: part for number, part in parts.items()})
     finally:
         for file in (*files.values(), *parts.values()):
             with suppress(OSError):  # of a full disk: the error itself is on its way already
@@ -1167,6 +1150,20 @@ def write_volumes(
                 parts[number].write(data)
     for number, part in parts.items():
         part.write(bundle.tail(numbers[number]))
+
+
+def give_names(bundle: Bundle, parts: Mapping[str, BinaryIO]) -> None:
+    """All of them are whole. What stands under a name and is another volume is kept until that has its name too."""
+    spares = []
+    for name, part in parts.items():
+        path = bundle.folder / name
+        if any(place == name != own for own, place in bundle.places.items()):
+            free = (f"vol-{number:04}.mkv" for number in range(VOLUMES, 0, -1))
+            spares.append(next(bundle.folder / one for one in free if not os.path.lexists(bundle.folder / one)))
+            os.replace(path, spares[-1])
+        put(part, path)
+    for spare in spares:
+        spare.unlink()
 
 
 def restore_documents(bundle: Bundle) -> int:

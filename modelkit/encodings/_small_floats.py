@@ -203,7 +203,7 @@ def usable(overall: float, kind: Overall) -> float:
         raise BrokenFile(
             f"the scale that {what} the whole tensor is {overall:g}; a finite number other than 0 is expected",
             "fetch the file again",
-            "nan-weights",
+            "scale-range" if overall == 0 else "nan-weights" if np.isnan(overall) else "infinite-weights",
         )
     return overall
 

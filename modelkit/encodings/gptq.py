@@ -8,9 +8,10 @@
                                            value = (code - zero) * scale
 
 Symmetric weights have the zero 2**(bits - 1) everywhere. Version 1 is written, which every engine knows, or version 2
-(`--to gptq:zeros=v2`), in plain order. A zero of 0 is 2**bits - 1 in version 1: most engines count it round to 0, old
-exllama kernels take it for 2**bits, which is said after writing; version 2 has no such doubt. Act-order (columns sorted
-by importance) and planes (`gptq_p`: 32 codes as planes of 4, 2 and 1 bits) are read.
+(`--to gptq:zeros=v2`), in plain order. A zero of 0 is 2**bits - 1 in version 1, and engines do not read that alike: as
+0, as 2**bits (old exllama kernels), or with a carry into the next row's zero (GPTQModel 7.7 adds 1 to whole words). It
+is said after writing; version 2 has no such doubt. Act-order (columns sorted by importance) and planes (`gptq_p`: 32
+codes as planes of 4, 2 and 1 bits) are read.
 """
 
 from __future__ import annotations

@@ -42,6 +42,24 @@ class Companions:
             return None
         return part
 
+    def complete(self, module: str, owner: str, others: Sequence[str]) -> bool:
+        """Whether the packed array MODULE + OWNER has the others beside it; each one that is missing is a fault."""
+        missing = [ending for ending in others if module + ending not in self.arrays]
+        for ending in missing:
+            self.say(MISSING, module + owner, f"'{module}{owner}' has no {ending.lstrip('._')}", FETCH)
+        return not missing
+
+    def axes(self, name: str, count: int, rule: str = COMPANION) -> bool:
+        """Whether an array has so many axes; a fault where it has not."""
+        found = len(self.arrays.parts[name].shape)
+        if found != count:
+            self.wrong(name, f"has {found} axes; {count} expected", rule=rule)
+        return found == count
+
+    def wrong(self, name: str, told: str, fix: str = TOGETHER, rule: str = MISMATCH) -> None:
+        """What an array is against what it should be: `'NAME' TOLD`."""
+        self.mismatch(name, f"'{name}' {told}", fix, rule)
+
     def mismatch(self, name: str, message: str, fix: str = TOGETHER, rule: str = MISMATCH) -> None:
         """Arrays, or arrays and config, contradict each other."""
         self.say(rule, name, message, fix)
@@ -67,3 +85,19 @@ class Companions:
                 return None
         parts = (replace(part, whole=expected.whole) for part, expected in zip(found, wanted, strict=True))
         return Tensor(name, shape, encoding, tuple(parts))
+
+    def weight(self, name: str, shape: Shape, encoding: Encoding) -> Tensor | None:
+        """The weight of the arrays that the encoding names; they have its dtypes and shapes to the letter."""
+        parts = encoding.parts(name, shape)
+        for number, part in enumerate(parts):
+            found = self.arrays.parts[part.name]
+            if (found.dtype, found.shape) != (part.dtype, part.shape):
+                size = " x ".join(f"{one:,}" for one in shape)
+                told = f"is {_told(found)}; {size} weights as {encoding.name} need {_told(part)}"
+                self.wrong(part.name, told, rule=COMPANION if number else WIDTH)
+                return None
+        return Tensor(name, shape, encoding, parts)
+
+
+def _told(part: Part) -> str:
+    return f"{part.dtype} {list(part.shape)}"

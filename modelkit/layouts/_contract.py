@@ -6,7 +6,7 @@ knows which arrays of a model belong together, what its config promises, and wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,6 +48,10 @@ class Arrays:
 
     def __contains__(self, name: str) -> bool:
         return name in self.parts
+
+    def modules(self, ending: str) -> Iterator[str]:
+        """`model.layers.0.mlp.up_proj` for each array whose name ends so."""
+        return (name.removesuffix(ending) for name in self.parts if name.endswith(ending))
 
     def span(self, name: str) -> Span:
         return self.model.spans[name]

@@ -105,5 +105,7 @@ def scaled(codes: Part, scale: Part, scheme: Scheme, layout: str, companions: Co
     tile, group = scheme.block or BLOCKS[0]
     wanted = [-(-rows // tile), -(-columns // group)]
     message = f"'{scale.name}' is {list(scale.shape)}; for {rows:,} x {columns:,} in blocks of {tile} x {group}"
-    companions.mismatch(scale.name, f"{message} {wanted} is expected, else one, or one for each row", rule=COMPANION)
+    other = scheme.block and any(scale.shape == (-(-rows // high), -(-columns // wide)) for high, wide in BLOCKS)
+    message = f"{message} {wanted} is expected, else one, or one for each row"
+    companions.mismatch(scale.name, message, rule=GROUP if other else COMPANION)
     return None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from modelkit.faults import Faults
 from modelkit.layouts import LAYOUTS
@@ -13,12 +12,6 @@ from modelkit.layouts._contract import Arrays, Settings
 from modelkit.layouts._ignore_lists import Listed, say_what_is_listed
 from modelkit.sources import Opener
 from modelkit.tensors import Model, Tensor
-
-KEYS = ("quantization_config", "quantization", "compression_config")
-"""Where a config.json speaks of quantisation: Hugging Face, MLX, compressed-tensors of old."""
-
-FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
-"""Files beside it that do the same: AutoGPTQ, AutoAWQ, ModelOpt."""
 
 BESIDE = re.compile(
     r".+\.(?:input_scale|input_global_scale|output_scale|input_zero_point|output_zero_point|k_scale|v_scale|q_scale"
@@ -34,16 +27,6 @@ class Folded:
     model: Model
     layout: str = ""
     probes: tuple[str, ...] = ()
-
-
-def quantisation(config: Mapping[str, Any]) -> Settings:
-    """What a config says about it; {} for nothing."""
-    for key in KEYS:
-        found = config.get(key)
-        if isinstance(found, dict) and found:
-            return found
-    inner = config.get("text_config")
-    return quantisation(inner) if isinstance(inner, dict) else {}
 
 
 def fold(model: Model, opener: Opener, settings: Settings, faults: Faults) -> Folded:

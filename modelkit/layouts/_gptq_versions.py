@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from modelkit.encodings.gptq import Gptq
-from modelkit.faults import Faults, Severity
-from modelkit.layouts import _stored as stored
+from modelkit.faults import Severity
+from modelkit.layouts._companions import Companions
 from modelkit.layouts._contract import LARGEST_PROBE, Arrays, Settings
 from modelkit.layouts._gptq_zeros import HEAD, balance, uniform
-from modelkit.layouts._rules import ZEROS
+from modelkit.layouts._rules import ORDER, ZEROS
+from modelkit.layouts._settings import whole_number
 from modelkit.tensors import Tensor
 
 MOST = 16  # weights whose codes are weighed against their zeros: more say nothing new
@@ -27,21 +28,23 @@ class Label:
     symmetric: bool | None
     version: Version | None
     planar: bool
+    order: bool | None
     own: bool  # single modules may have bits and groups of their own
 
     @staticmethod
     def of(settings: Settings) -> Label:
-        group = stored.number(settings, ("group_size", "q_group_size", "groupsize"))
+        group = whole_number(settings, ("group_size", "q_group_size", "groupsize"))
         symmetric = settings.get("sym")
         if symmetric is None and isinstance(settings.get("zero_point"), bool):
             symmetric = not settings["zero_point"]
         label = settings.get("checkpoint_format") or settings.get("format")
         return Label(
-            stored.number(settings, ("bits", "w_bit", "wbits")),
+            whole_number(settings, ("bits", "w_bit", "wbits")),
             0 if group is not None and group < 0 else group,
             symmetric if isinstance(symmetric, bool) else None,
             FORMATS.get(label) if isinstance(label, str) else None,  # type: ignore[arg-type]
             label == "gptq_p",
+            settings["desc_act"] if isinstance(settings.get("desc_act"), bool) else None,
             bool(settings.get("dynamic")),
         )
 
@@ -61,7 +64,7 @@ def uniform_version(arrays: Arrays, tensor: Tensor, encoding: Gptq, label: Label
 
 
 def say_if_labelled_otherwise(
-    arrays: Arrays, tensor: Tensor, version: Version, label: Label, faults: Faults, told: set[str]
+    companions: Companions, tensor: Tensor, version: Version, label: Label, told: set[str]
 ) -> None:
     """Warn once of zeros that are in another version than the config says."""
     if version == (label.version or "v1") or version in told:
@@ -71,17 +74,17 @@ def say_if_labelled_otherwise(
     true = "gptq" if version == "v1" else "gptq_v2"
     message = f"'{name}': the stored zeros are those of {true}, not of what the config says; the data are believed"
     fix = f"set checkpoint_format to {true}"
-    faults.add(ZEROS, arrays.span(name).file, message, fix, tensor=name, severity="warning", judged="error")
+    companions.say(ZEROS, name, message, fix, severity="warning", judged="error")
 
 
-def weighed_version(arrays: Arrays, found: list[Tensor], label: Label, faults: Faults) -> Version:
+def weighed_version(companions: Companions, found: list[Tensor], label: Label) -> Version:
     """The version by which codes lie evenly around their zeros; the label where the data do not say."""
     labelled: Version = label.version or "v1"
     means: dict[Version, float] = {"v1": 0.0, "v2": 0.0}
     weighed = 0
     for tensor in found[:MOST]:
         assert isinstance(tensor.encoding, Gptq)  # noqa: S101 - made above
-        one = balance(arrays, tensor, tensor.encoding)
+        one = balance(companions.arrays, tensor, tensor.encoding)
         if one is not None:
             means = {"v1": means["v1"] + one[0], "v2": means["v2"] + one[1]}
             weighed += 1
@@ -89,7 +92,6 @@ def weighed_version(arrays: Arrays, found: list[Tensor], label: Label, faults: F
     if not weighed or abs(means[labelled]) < 0.7 * weighed:
         return labelled
     name = found[0].parts[1].name
-    file = arrays.span(name).file
     clear = abs(means[other]) < 0.3 * weighed
     true = {"v1": "gptq", "v2": "gptq_v2"}[other if clear else labelled]
     message = (
@@ -98,32 +100,40 @@ def weighed_version(arrays: Arrays, found: list[Tensor], label: Label, faults: F
     )
     fix = f"set checkpoint_format to {true}" if clear else "verify the model by running it"
     judged: Severity | None = "error" if clear else None
-    faults.add(ZEROS, file, message, fix, tensor=name, severity="warning", judged=judged)
+    companions.say(ZEROS, name, message, fix, severity="warning", judged=judged)
     return other if clear else labelled
 
 
-def say_what_is_odd(
-    arrays: Arrays, tensor: Tensor, encoding: Gptq, label: Label, faults: Faults, told: set[str]
-) -> None:
+def say_if_the_map_is_denied(companions: Companions, found: list[Tensor], label: Label) -> None:
+    """Warn once of columns in an order of their own where the config says nothing of it, or the contrary."""
+    mapped = [tensor for tensor in found if isinstance(tensor.encoding, Gptq) and tensor.encoding.mapped]
+    if not mapped or label.order:
+        return
+    name = mapped[0].parts[3].name
+    what = "does not say desc_act, which most engines take for false" if label.order is None else "says desc_act false"
+    message = f"'{name}' is not in plain order, but the config {what}: engines then decode without the map"
+    judged: Severity | None = None if label.order is None else "error"
+    fix = "set desc_act to true in the config"
+    companions.say(ORDER, name, message, fix, severity="warning", judged=judged)
+
+
+def say_what_is_odd(companions: Companions, tensor: Tensor, encoding: Gptq, label: Label, told: set[str]) -> None:
     """Zeros that differ where the config says symmetric; a version 1 zero of 0, which engines read as 2**bits too."""
     name = tensor.parts[1].name
-    file = arrays.span(name).file
     if label.symmetric is True and "symmetric" not in told:
         told.add("symmetric")
         message = f"'{name}' has different zeros, but the config says symmetric; the data are believed"
-        faults.add(ZEROS, file, message, "set sym to false", tensor=name, severity="warning", judged="error")
+        companions.say(ZEROS, name, message, "set sym to false", severity="warning", judged="error")
     if encoding.zeros != "v1" or "wrap" in told:
         return
-    head = arrays.read(name, HEAD)
+    head = companions.arrays.read(name, HEAD)
     if _has_top(head, encoding.bits):
         told.add("wrap")
         message = (
             f"'{name}' stores a zero of 0 as {2**encoding.bits - 1}, which old exllama kernels take for a zero of "
         )
-        message += f"{2**encoding.bits}; modelkit reads 0, as GPTQModel does"
-        faults.add(
-            ZEROS, file, message, "use an engine that wraps, or --to gptq:zeros=v2", tensor=name, severity="warning"
-        )
+        message += f"{2**encoding.bits}, and GPTQModel's loader carries into the next row; modelkit reads 0"
+        companions.say(ZEROS, name, message, "use an engine that wraps, or --to gptq:zeros=v2", severity="warning")
 
 
 def _has_top(data: bytes, bits: int) -> bool:

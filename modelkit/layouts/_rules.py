@@ -19,6 +19,7 @@ MISMATCH = "quantization-mismatch"
 
 ZEROS = "gptq-zero-convention"
 PACKING = "old-packing"
+ORDER = "act-order"
 VARIANT = "awq-variant"
 LISTED = "ignore-list-mismatch"
 SCALES = "scale-range"

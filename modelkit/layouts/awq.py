@@ -14,9 +14,10 @@ from typing import Any
 from modelkit.encodings.awq import VERSIONS, Awq, Version
 from modelkit.errors import Unsupported
 from modelkit.faults import Faults
-from modelkit.layouts import _stored as stored
+from modelkit.layouts._companions import Companions
 from modelkit.layouts._contract import LARGEST_PROBE, Arrays, QuantisedLayout, Settings
 from modelkit.layouts._rules import COMPANION, GROUP, VARIANT, WIDTH
+from modelkit.layouts._settings import linear_floats, whole_number
 from modelkit.tensors import Tensor
 
 HEAD = 4096
@@ -34,10 +35,10 @@ class _Label:
 
     @staticmethod
     def of(settings: Settings) -> _Label:
-        group = stored.number(settings, ("group_size", "q_group_size"))
+        group = whole_number(settings, ("group_size", "q_group_size"))
         version = settings.get("version")
         return _Label(
-            stored.number(settings, ("bits", "w_bit")),
+            whole_number(settings, ("bits", "w_bit")),
             0 if group is not None and group < 0 else group or None,
             VERSIONS.get(version.lower()) if isinstance(version, str) else None,
         )
@@ -48,64 +49,64 @@ def recognises(settings: Settings, arrays: Arrays) -> bool:
     method = settings.get("quant_method")
     if method is not None:
         return bool(method == "awq")
-    return any(f"{one}.qzeros" in arrays and f"{one}.g_idx" not in arrays for one in stored.modules(arrays, ".qweight"))
+    return any(f"{one}.qzeros" in arrays and f"{one}.g_idx" not in arrays for one in arrays.modules(".qweight"))
 
 
 def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]:
     """A weight for each qweight with its companions."""
+    companions = Companions(arrays, faults)
     label = _Label.of(settings)
-    for module in stored.modules(arrays, ".qweight"):
-        made = _weight(arrays, module, label, faults)
+    for module in arrays.modules(".qweight"):
+        made = _weight(companions, module, label)
         if made is not None:
             yield _with_middle(arrays, made)
 
 
-def _weight(arrays: Arrays, module: str, label: _Label, faults: Faults) -> Tensor | None:
+def _weight(companions: Companions, module: str, label: _Label) -> Tensor | None:
     """The weight of a module, its zeros not looked at yet; None after a fault."""
     name = f"{module}.qweight"
-    if not stored.complete(arrays, module, ".qweight", (".qzeros", ".scales"), faults):
+    if not companions.complete(module, ".qweight", (".qzeros", ".scales")):
         return None
     for ending in (".qweight", ".qzeros", ".scales"):
-        if not stored.axes(arrays, module + ending, 2, faults, WIDTH if ending == ".qweight" else COMPANION):
+        if not companions.axes(module + ending, 2, WIDTH if ending == ".qweight" else COMPANION):
             return None
     if label.bits not in (4, None):
-        stored.mismatch(arrays, name, f"should have codes of {label.bits} bits; AWQ holds 4 bits only", faults)
+        companions.wrong(name, f"should have codes of {label.bits} bits; AWQ holds 4 bits only")
         return None
-    version = _version(arrays, module, label, faults)
-    shape = None if version is None else _shape(arrays, module, version)
-    group = None if shape is None else _group(arrays, module, shape[1], label, faults)
+    version = _version(companions, module, label)
+    shape = None if version is None else _shape(companions.arrays, module, version)
+    group = None if shape is None or version is None else _group(companions, module, version, shape[1], label)
     if version is None or shape is None or group is None:
         return None
-    scale = arrays.parts[f"{module}.scales"].dtype
+    scale = companions.arrays.parts[f"{module}.scales"].dtype
     if scale not in ("F16", "BF16", "F32"):
-        stored.mismatch(arrays, f"{module}.scales", f"is {scale}; F16 expected", faults, rule=COMPANION)
+        companions.wrong(f"{module}.scales", f"is {scale}; F16 expected", rule=COMPANION)
         return None
-    return stored.weight(arrays, f"{module}.weight", shape, Awq(4, group, scale, "integer", version), faults)
+    return companions.weight(f"{module}.weight", shape, Awq(4, group, scale, "integer", version))
 
 
-def _version(arrays: Arrays, module: str, label: _Label, faults: Faults) -> Version | None:
+def _version(companions: Companions, module: str, label: _Label) -> Version | None:
     """The version that shapes say, or that the config says where shapes do not; None after a fault."""
-    weight, scales = arrays.parts[f"{module}.qweight"], arrays.parts[f"{module}.scales"]
+    weight, scales = companions.arrays.parts[f"{module}.qweight"], companions.arrays.parts[f"{module}.scales"]
     first, second = weight.shape
     fitting: list[Version] = []
     if weight.dtype == "I16":
         fitting = ["gemv_fast"]
-    elif first == second * 8:
-        fitting = ["gemm", "gemv"]
-    elif scales.shape[1] == second * 8:
-        fitting = ["gemm"]
-    elif scales.shape[0] == first:
-        fitting = ["gemv"]
+    else:
+        gemm, gemv = scales.shape[1] == second * 8, scales.shape[0] == first
+        tried: tuple[tuple[Version, bool], ...] = (("gemm", gemm), ("gemv", gemv))
+        fitting = [version for version, fits in tried if fits]
     name = f"{module}.qweight"
     if not fitting:
         told = f"is {list(weight.shape)} with scales {list(scales.shape)}, which no version of AWQ has"
-        stored.mismatch(arrays, name, told, faults, rule=COMPANION)
+        companions.wrong(name, told, rule=COMPANION)
     elif label.version is not None and label.version not in fitting:
         told = f"is {weight.dtype} {list(weight.shape)}, as in {fitting[0]}; the config says {label.version}"
-        stored.mismatch(arrays, name, told, faults, SAY_VERSION, VARIANT)
-    elif label.version is None and len(fitting) > 1:
+        companions.wrong(name, told, SAY_VERSION, VARIANT)
+    elif label.version is None and first == second * 8:
         told = f"is square: {list(weight.shape)} is gemm or gemv, and the config does not say which"
-        stored.mismatch(arrays, name, told, faults, SAY_VERSION, VARIANT)
+        told += f"; its scales are as in {fitting[0]}" if len(fitting) == 1 else ""
+        companions.wrong(name, told, SAY_VERSION, VARIANT)
     else:
         return label.version or fitting[0]
     return None
@@ -116,17 +117,22 @@ def _shape(arrays: Arrays, module: str, version: Version) -> tuple[int, int]:
     return {"gemm": (second * 8, first), "gemv": (first, second * 8), "gemv_fast": (first * 4, second)}[version]
 
 
-def _group(arrays: Arrays, module: str, columns: int, label: _Label, faults: Faults) -> int | None:
+def _group(companions: Companions, module: str, version: Version, columns: int, label: _Label) -> int | None:
     """Columns of a group; 0 = all of them; None after a fault."""
-    groups = arrays.parts[f"{module}.scales"].shape[0]
+    groups, zeros = (companions.arrays.parts[f"{module}.{one}"].shape[0] for one in ("scales", "qzeros"))
     group = label.group
+    if group and version == "gemm" and groups == zeros and -(-columns // group) != groups:
+        told = f"has {groups:,} rows; {columns:,} columns in groups of {group} need {-(-columns // group):,}"
+        fix = "correct group_size in the config, if the arrays are right"
+        companions.wrong(f"{module}.scales", told, fix, GROUP)
+        return None
     if group is None and groups and columns % groups == 0:  # gemm; the others are filled up and fail when compared
         group = columns // groups
     if group == columns:
         return 0
     if group is None or group > columns or (group and columns % group):
         told = f"has {groups:,} rows; {columns:,} columns cannot be cut into groups of {group or 'a size not named'}"
-        stored.mismatch(arrays, f"{module}.scales", told, faults, rule=GROUP)
+        companions.wrong(f"{module}.scales", told, rule=GROUP)
         return None
     return group
 
@@ -158,7 +164,7 @@ def settings(tensors: Iterable[Tensor]) -> Mapping[str, Any]:
         "group_size": sizes[0] or -1,
         "zero_point": True,  # zeros are stored, and read, where all are 8 too
         "version": "gemm",
-        "modules_to_not_convert": stored.linear_floats(every, made) or None,
+        "modules_to_not_convert": linear_floats(every, made) or None,
     }
     return {"quantization_config": found}
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from modelkit.encodings.bitsandbytes import Bitsandbytes, with_beside
 from modelkit.faults import Faults
-from modelkit.layouts import _stored as stored
-from modelkit.layouts._companions import FETCH
+from modelkit.layouts._companions import FETCH, Companions
 from modelkit.layouts._contract import Arrays, QuantisedLayout, Settings
 from modelkit.layouts._rules import COMPANION, MISSING, WIDTH
+from modelkit.layouts._settings import whole_number
 from modelkit.tensors import BITS, Tensor
 
 LARGEST_STATE = 65_536
@@ -37,82 +37,83 @@ def recognises(settings: Settings, arrays: Arrays) -> bool:
 
 def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]:
     """A weight for each packed array with its companions."""
-    for module in stored.modules(arrays, ".weight.absmax"):
-        stored.complete(arrays, module, ".weight.absmax", (".weight",), faults)
-    for module in stored.modules(arrays, ".SCB"):
-        stored.complete(arrays, module, ".SCB", (".weight",), faults)
+    companions = Companions(arrays, faults)
+    for module in arrays.modules(".weight.absmax"):
+        companions.complete(module, ".weight.absmax", (".weight",))
+    for module in arrays.modules(".SCB"):
+        companions.complete(module, ".SCB", (".weight",))
     states = {name[: name.index(STATE)]: name for name in arrays.parts if STATE in name}
-    for module in stored.modules(arrays, ".weight"):
+    for module in arrays.modules(".weight"):
         dtype = arrays.parts[f"{module}.weight"].dtype
         made = None
         if f"{module}.SCB" in arrays or dtype == "I8":
-            made = _rows(arrays, module, faults)
+            made = _rows(companions, module)
         elif module in states or f"{module}.weight.absmax" in arrays or dtype == "U8":
-            made = _table(arrays, module, states.get(module), faults)
+            made = _table(companions, module, states.get(module))
         if made is not None:
             yield made
 
 
-def _rows(arrays: Arrays, module: str, faults: Faults) -> Tensor | None:
+def _rows(companions: Companions, module: str) -> Tensor | None:
     """An int8 weight; None after a fault."""
     name = f"{module}.weight"
-    if not stored.complete(arrays, module, ".weight", (".SCB",), faults):
+    if not companions.complete(module, ".weight", (".SCB",)):
         return None
     encoding = Bitsandbytes("int8")
-    mark = arrays.parts.get(f"{module}.weight_format")
+    mark = companions.arrays.parts.get(f"{module}.weight_format")
     if mark is not None:
-        found = arrays.read(mark.name, 8)
+        found = companions.arrays.read(mark.name, 8)
         if any(found):
-            stored.mismatch(arrays, mark.name, f"is {found[0]}; 0 (by rows) is the one that is stored", faults)
+            companions.wrong(mark.name, f"is {found[0]}; 0 (by rows) is the one that is stored")
             return None
         encoding = with_beside(encoding, (mark,), module)
-    if not stored.axes(arrays, name, 2, faults, WIDTH):
+    if not companions.axes(name, 2, WIDTH):
         return None
-    shape = arrays.parts[name].shape
-    return stored.weight(arrays, name, shape, encoding, faults)
+    shape = companions.arrays.parts[name].shape
+    return companions.weight(name, shape, encoding)
 
 
-def _table(arrays: Arrays, module: str, state: str | None, faults: Faults) -> Tensor | None:
+def _table(companions: Companions, module: str, state: str | None) -> Tensor | None:
     """A 4-bit weight; None after a fault."""
     name = f"{module}.weight"
     if state is None:
         message = f"'{name}' has no quant_state, which says what its codes mean"
-        faults.add(MISSING, arrays.span(name).file, message, FETCH, tensor=name)
+        companions.say(MISSING, name, message, FETCH)
         return None
-    said = _state(arrays, state, faults)
+    said = _state(companions, state)
     if said is None:
         return None
     nested = "nested_offset" in said or "nested_blocksize" in said
     outer_ones = (".weight.nested_absmax", ".weight.nested_quant_map") if nested else ()
     needed = (".weight.absmax", ".weight.quant_map", *outer_ones)
-    if not stored.complete(arrays, module, ".weight", needed, faults):
+    if not companions.complete(module, ".weight", needed):
         return None
     kind, block, shape, outer, offset = _numbers(said)
     wrong, rule = _what_is_wrong(said, kind, state, nested=nested), COMPANION
     if wrong is None:
-        wrong, rule = _size_is_wrong(arrays, name, shape), WIDTH
+        wrong, rule = _size_is_wrong(companions.arrays, name, shape), WIDTH
     if wrong is not None:
-        stored.mismatch(arrays, state, wrong, faults, FETCH, rule)
+        companions.wrong(state, wrong, FETCH, rule)
         return None
-    part = arrays.parts[name]
+    part = companions.arrays.parts[name]
     encoding = Bitsandbytes(kind, block, outer if nested else 0, offset, part.dtype)
-    encoding = with_beside(encoding, (arrays.parts[state],), module)
-    return stored.weight(arrays, name, shape, encoding, faults)
+    encoding = with_beside(encoding, (companions.arrays.parts[state],), module)
+    return companions.weight(name, shape, encoding)
 
 
-def _state(arrays: Arrays, name: str, faults: Faults) -> Mapping[str, Any] | None:
+def _state(companions: Companions, name: str) -> Mapping[str, Any] | None:
     """The parsed quant_state; None after a fault."""
-    if arrays.parts[name].size > LARGEST_STATE:
-        stored.mismatch(
-            arrays, name, f"has {arrays.parts[name].size:,} bytes of JSON; some 200 expected", faults, rule=COMPANION
+    if companions.arrays.parts[name].size > LARGEST_STATE:
+        companions.wrong(
+            name, f"has {companions.arrays.parts[name].size:,} bytes of JSON; some 200 expected", rule=COMPANION
         )
         return None
     try:
-        found = json.loads(arrays.read(name))
+        found = json.loads(companions.arrays.read(name))
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        stored.mismatch(arrays, name, "is not the JSON that says what the codes mean", faults, FETCH, COMPANION)
+        companions.wrong(name, "is not the JSON that says what the codes mean", FETCH, COMPANION)
         return None
     return found
 
@@ -121,7 +122,7 @@ def _numbers(said: Mapping[str, Any]) -> tuple[Any, int, tuple[int, ...], int, f
     """quant_type, blocksize, shape, nested_blocksize, nested_offset; 0 and () for what is no number at all."""
     shape = said.get("shape")
     axes = shape if isinstance(shape, list) and all(type(one) is int for one in shape) else []
-    block, outer = stored.number(said, ("blocksize",)) or 0, stored.number(said, ("nested_blocksize",)) or 0
+    block, outer = whole_number(said, ("blocksize",)) or 0, whole_number(said, ("nested_blocksize",)) or 0
     offset = said.get("nested_offset", 0.0)
     number = float(offset) if type(offset) is float or (type(offset) is int and abs(offset) < 2**64) else float("nan")
     return said.get("quant_type"), block, tuple(axes), outer, number

@@ -16,19 +16,20 @@ from typing import Any
 from modelkit.encodings.gptq import PLANES, WIDTHS, Gptq, plain_map
 from modelkit.errors import Unsupported
 from modelkit.faults import Faults
-from modelkit.layouts import _stored as stored
-from modelkit.layouts._companions import FETCH
+from modelkit.layouts._companions import FETCH, Companions
 from modelkit.layouts._contract import LARGEST_PROBE, Arrays, QuantisedLayout, Settings, Stored
 from modelkit.layouts._gptq_versions import (
     Label,
     Version,
     say_if_labelled_otherwise,
+    say_if_the_map_is_denied,
     say_what_is_odd,
     uniform_version,
     weighed_version,
 )
 from modelkit.layouts._gptq_zeros import wrapped
 from modelkit.layouts._rules import COMPANION, GROUP, WIDTH
+from modelkit.layouts._settings import linear_floats
 from modelkit.tensors import Tensor
 
 COMPANIONS = (".qzeros", ".scales", ".g_idx")
@@ -39,13 +40,15 @@ def recognises(settings: Settings, arrays: Arrays) -> bool:
     method = settings.get("quant_method")
     if method is not None:
         return bool(method == "gptq")
-    return any(f"{module}.qweight" in arrays for module in stored.modules(arrays, ".g_idx"))
+    return any(f"{module}.qweight" in arrays for module in arrays.modules(".g_idx"))
 
 
 def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]:
     """A weight for each qweight with its companions."""
+    companions = Companions(arrays, faults)
     label = Label.of(settings)
-    found = [one for module in stored.modules(arrays, ".qweight") if (one := _weight(arrays, module, label, faults))]
+    found = [one for module in arrays.modules(".qweight") if (one := _weight(companions, module, label))]
+    say_if_the_map_is_denied(companions, found, label)
     told: set[str] = set()
     undecided: Version | None = None
     for tensor in found:
@@ -54,43 +57,47 @@ def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]
         version = uniform_version(arrays, tensor, encoding, label)
         if version is not None:
             encoding = replace(encoding, offset="middle", zeros=version)
-            say_if_labelled_otherwise(arrays, tensor, version, label, faults, told)
+            say_if_labelled_otherwise(companions, tensor, version, label, told)
         else:
-            undecided = undecided or weighed_version(arrays, found, label, faults)
+            undecided = undecided or weighed_version(companions, found, label)
             encoding = replace(encoding, offset="integer", zeros=undecided)
-            say_what_is_odd(arrays, tensor, encoding, label, faults, told)
+            say_what_is_odd(companions, tensor, encoding, label, told)
         yield replace(tensor, encoding=encoding)
 
 
-def _weight(arrays: Arrays, module: str, label: Label, faults: Faults) -> Tensor | None:
+def _weight(companions: Companions, module: str, label: Label) -> Tensor | None:
     """The weight of a module, its zeros not looked at yet; None after a fault."""
     name = f"{module}.qweight"
-    if not stored.complete(arrays, module, ".qweight", COMPANIONS, faults):
+    if not companions.complete(module, ".qweight", COMPANIONS):
         return None
     for ending, axes in ((".qweight", 2), (".scales", 2), (".g_idx", 1)):
-        if not stored.axes(arrays, module + ending, axes, faults, WIDTH if ending == ".qweight" else COMPANION):
+        if not companions.axes(module + ending, axes, WIDTH if ending == ".qweight" else COMPANION):
             return None
-    parts = {ending: arrays.parts[module + ending] for ending in (".qweight", *COMPANIONS)}
+    parts = {ending: companions.arrays.parts[module + ending] for ending in (".qweight", *COMPANIONS)}
     words, rows = parts[".qweight"].shape
     columns, groups = parts[".g_idx"].shape[0], parts[".scales"].shape[0]
     bits = words * 32 // columns if columns and (label.own or label.bits is None) else label.bits
     if bits is None or bits not in (PLANES if label.planar else WIDTHS):
-        stored.mismatch(arrays, name, f"has codes of {bits} bits; 2, 3, 4 or 8 (5 to 7 in planes) expected", faults)
+        companions.wrong(name, f"has codes of {bits} bits; 2, 3, 4 or 8 (5 to 7 in planes) expected")
         return None
     if words * 32 != columns * bits:
         told = f"has {words:,} words for {columns:,} codes of {bits} bits, which fill {columns * bits / 32:,g}"
-        stored.mismatch(arrays, name, told, faults, rule=WIDTH)
+        told += f"; '{module}.g_idx' counts them"
+        companions.wrong(name, told, rule=WIDTH)
         return None
     group = _group(columns, groups, label)
     scale = parts[".scales"].dtype
     if group is None or scale not in ("F16", "BF16", "F32"):
-        what = f"is {scale} with {groups:,} groups of {columns:,} columns; the config says {label.group}"
+        what = f"is {scale} with {groups:,} groups of {columns:,} columns; the config says {label.group or 'none'}"
         alike = group is None and parts[".qzeros"].shape[:1] == (groups,)
-        stored.mismatch(arrays, f"{module}.scales", what, faults, rule=GROUP if alike else COMPANION)
+        rule, fix = (
+            (GROUP, "correct group_size in the config, if the arrays are right") if alike else (COMPANION, FETCH)
+        )
+        companions.wrong(f"{module}.scales", what, fix, rule)
         return None
     encoding = Gptq(bits, group, scale, planar=label.planar)
-    made = stored.weight(arrays, f"{module}.weight", (rows, columns), encoding, faults)
-    return None if made is None else _with_map(arrays, made, encoding, groups, faults)
+    made = companions.weight(f"{module}.weight", (rows, columns), encoding)
+    return None if made is None else _with_map(companions, made, encoding, groups)
 
 
 def _group(columns: int, groups: int, label: Label) -> int | None:
@@ -103,21 +110,19 @@ def _group(columns: int, groups: int, label: Label) -> int | None:
     return group if groups == (-(-columns // group) if group else 1) else None
 
 
-def _with_map(arrays: Arrays, tensor: Tensor, encoding: Gptq, groups: int, faults: Faults) -> Tensor | None:
+def _with_map(companions: Companions, tensor: Tensor, encoding: Gptq, groups: int) -> Tensor | None:
     """The map is there even where it is plain: its values decide, not its presence."""
     name = tensor.parts[3].name
-    if arrays.parts[name].size > LARGEST_PROBE:
-        stored.mismatch(
-            arrays, name, f"has {tensor.shape[1]:,} columns; at most a million are read", faults, rule=WIDTH
-        )
+    if companions.arrays.parts[name].size > LARGEST_PROBE:
+        companions.wrong(name, f"has {tensor.shape[1]:,} columns; at most a million are read", rule=WIDTH)
         return None
-    found = arrays.read(name)
+    found = companions.arrays.read(name)
     if found == plain_map(tensor.shape[1], encoding.group):
         return tensor
     largest = max(memoryview(found).cast("I") if _little() else _swapped(found), default=0)  # -1 is the largest of all
     if largest >= groups:
         told = largest if largest < 2**31 else largest - 2**32
-        stored.mismatch(arrays, name, f"names group {told:,}, but there are {groups:,}", faults, FETCH, COMPANION)
+        companions.wrong(name, f"names group {told:,}, but there are {groups:,}", FETCH, COMPANION)
         return None
     return replace(tensor, encoding=replace(encoding, mapped=True))
 
@@ -150,7 +155,7 @@ def settings(tensors: Iterable[Tensor]) -> Mapping[str, Any]:
     dynamic: dict[str, Any] = {
         f"+:^{re.escape(module)}$": _numbers(encoding) for module, encoding in made.items() if encoding != usual
     }
-    dynamic |= {f"-:^{re.escape(module)}$": {} for module in stored.linear_floats(every, made)}
+    dynamic |= {f"-:^{re.escape(module)}$": {} for module in linear_floats(every, made)}
     found = {
         "quant_method": "gptq",
         **_numbers(usual),
@@ -180,8 +185,8 @@ def cautions(tensors: Iterable[Tensor], stored: Stored) -> Iterator[str]:
     if found:
         yield (
             f"{sum(found.values()):,} groups of {len(found):,} weights ('{next(iter(found))}' first) have a zero of 0, "
-            "which version 1 of GPTQ stores as the topmost code: most engines count it round to 0, old exllama kernels "
-            "do not. --to gptq:zeros=v2 stores zeros as they are"
+            "which version 1 of GPTQ stores as the topmost code: old exllama kernels do not count that round to 0, and "
+            "GPTQModel carries it into the next row's zero. --to gptq:zeros=v2 stores zeros as they are"
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from modelkit.encodings.hqq import SHARES, Hqq
 from modelkit.faults import Faults
-from modelkit.layouts import _stored as stored
+from modelkit.layouts._companions import Companions
 from modelkit.layouts._contract import Arrays, QuantisedLayout, Settings
 from modelkit.layouts._rules import COMPANION, WIDTH
 from modelkit.tensors import Shape, Tensor
@@ -36,46 +36,43 @@ def recognises(settings: Settings, arrays: Arrays) -> bool:
     method = settings.get("quant_method")
     if method is not None:
         return bool(method == "hqq")
-    return any(True for _ in stored.modules(arrays, ".W_q"))
+    return any(True for _ in arrays.modules(".W_q"))
 
 
 def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]:
     """A weight for each W_q with its companions."""
-    for module in stored.modules(arrays, ".W_q"):
-        made = _weight(arrays, module, settings, faults)
+    companions = Companions(arrays, faults)
+    for module in arrays.modules(".W_q"):
+        made = _weight(companions, module, settings)
         if made is not None:
             yield made
 
 
-def _weight(arrays: Arrays, module: str, settings: Settings, faults: Faults) -> Tensor | None:
+def _weight(companions: Companions, module: str, settings: Settings) -> Tensor | None:
     """The weight of a module; None after a fault."""
-    name = f"{module}.W_q"
-    if not stored.complete(arrays, module, ".W_q", (".scale", ".zero", ".shape"), faults):
+    name, arrays = f"{module}.W_q", companions.arrays
+    if not companions.complete(module, ".W_q", (".scale", ".zero", ".shape")):
         return None
     beside = [ending for ending in BESIDE if module + ending in arrays]
     long = [module + ending for ending in beside if arrays.parts[module + ending].size > LARGEST_NOTE]
     if long:
-        stored.mismatch(
-            arrays, long[0], f"has {arrays.parts[long[0]].size:,} bytes; a few expected", faults, rule=COMPANION
-        )
+        companions.wrong(long[0], f"has {arrays.parts[long[0]].size:,} bytes; a few expected", rule=COMPANION)
         return None
     if any(any(arrays.read(module + ending)) for ending in NESTED if module + ending in arrays):
-        stored.mismatch(arrays, name, "has scales that are quantised themselves, or codes viewed as floats", faults)
+        companions.wrong(name, "has scales that are quantised themselves, or codes viewed as floats")
         return None
     encoding, shape = _encoding(arrays, module, settings), _shape(arrays, module)
     if encoding is None or shape is None:
-        stored.mismatch(
-            arrays, name, "has numbers beside it that cannot be: nbits, packing, axis, shape", faults, rule=COMPANION
-        )
+        companions.wrong(name, "has numbers beside it that cannot be: nbits, packing, axis, shape", rule=COMPANION)
         return None
     wrong = encoding.misfit(shape)
     if wrong is not None:
-        stored.mismatch(arrays, name, f"is said to be {list(shape)}, but {wrong}", faults, rule=WIDTH)
+        companions.wrong(name, f"is said to be {list(shape)}, but {wrong}", rule=WIDTH)
         return None
     found = tuple(
         (ending, arrays.parts[module + ending].dtype, arrays.parts[module + ending].shape) for ending in beside
     )
-    return stored.weight(arrays, f"{module}.weight", shape, replace(encoding, beside=found), faults)
+    return companions.weight(f"{module}.weight", shape, replace(encoding, beside=found))
 
 
 def _shape(arrays: Arrays, module: str) -> Shape | None:

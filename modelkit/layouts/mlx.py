@@ -14,13 +14,16 @@ from typing import Any
 
 from modelkit.encodings.mlx import FLOATS, Mlx
 from modelkit.faults import Faults
-from modelkit.layouts import _stored as stored
-from modelkit.layouts._contract import Arrays, QuantisedLayout, Settings
+from modelkit.layouts._companions import Companions
+from modelkit.layouts._contract import LARGEST_PROBE, Arrays, QuantisedLayout, Settings
 from modelkit.layouts._rules import GROUP, LISTED, WIDTH
+from modelkit.layouts._settings import whole_number
 from modelkit.tensors import Tensor
 
 HEAD = 2048
 """Bytes of scales and of biases that are compared."""
+FEW = 3
+"""Bits up to which MLX's own rule puts the biases of many groups, or all, just there: the head says nothing then."""
 READ = (1, 2, 3, 4, 5, 6, 8)
 
 
@@ -28,44 +31,45 @@ def recognises(settings: Settings, arrays: Arrays) -> bool:
     """By weights of 32-bit words where no quant_method is named; `bits` and `group_size` are needed to read them."""
     if settings.get("quant_method") not in (None, "mlx"):
         return False
-    return any(arrays.parts[f"{module}.weight"].dtype == "U32" for module in stored.modules(arrays, ".weight"))
+    return any(arrays.parts[f"{module}.weight"].dtype == "U32" for module in arrays.modules(".weight"))
 
 
 def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]:
     """A weight for each array of 32-bit words with its companions."""
-    for module in stored.modules(arrays, ".weight"):
+    companions = Companions(arrays, faults)
+    for module in arrays.modules(".weight"):
         if arrays.parts[f"{module}.weight"].dtype == "U32":
-            made = _weight(arrays, module, settings, faults)
+            made = _weight(companions, module, settings)
             if made is not None:
                 yield made
 
 
-def _weight(arrays: Arrays, module: str, settings: Settings, faults: Faults) -> Tensor | None:
+def _weight(companions: Companions, module: str, settings: Settings) -> Tensor | None:
     """The weight of a module; None after a fault."""
     name = f"{module}.weight"
-    encoding = _encoding(arrays, module, settings, faults)
+    encoding = _encoding(companions, module, settings)
     if encoding is None:
         return None
-    companions = (".scales",) if encoding.mode in FLOATS else (".scales", ".biases")
-    if not stored.complete(arrays, module, ".weight", companions, faults):
+    beside = (".scales",) if encoding.mode in FLOATS else (".scales", ".biases")
+    if not companions.complete(module, ".weight", beside):
         return None
-    shape = arrays.parts[name].shape
+    shape = companions.arrays.parts[name].shape
     columns = shape[-1] * 32 // encoding.bits if len(shape) > 1 else 0
     if len(shape) < 2 or columns * encoding.bits != shape[-1] * 32 or columns % encoding.group:
         told = f"is {list(shape)}, which is no matrix of {encoding.bits} bits in groups of {encoding.group}"
-        stored.mismatch(arrays, name, told, faults, rule=WIDTH)
+        companions.wrong(name, told, rule=WIDTH)
         return None
-    if _has_another_group(arrays, module, columns, encoding, faults):
+    if _has_another_group(companions, module, columns, encoding):
         return None
-    made = stored.weight(arrays, name, (*shape[:-1], columns), encoding, faults)
-    if made is not None and encoding.mode == "affine" and _is_symmetric(arrays, made, encoding):
+    made = companions.weight(name, (*shape[:-1], columns), encoding)
+    if made is not None and encoding.mode == "affine" and _is_symmetric(companions.arrays, made, encoding):
         return replace(made, encoding=replace(encoding, offset="middle"))
     return made
 
 
-def _has_another_group(arrays: Arrays, module: str, columns: int, encoding: Mlx, faults: Faults) -> bool:
+def _has_another_group(companions: Companions, module: str, columns: int, encoding: Mlx) -> bool:
     """Whether scales and biases agree on a group that is not the config's; a fault where they do."""
-    scales, biases = arrays.parts[f"{module}.scales"], arrays.parts.get(f"{module}.biases")
+    scales, biases = companions.arrays.parts[f"{module}.scales"], companions.arrays.parts.get(f"{module}.biases")
     count = scales.shape[-1] if scales.shape else 0
     if count in (0, columns // encoding.group) or (biases is not None and biases.shape != scales.shape):
         return False
@@ -73,18 +77,25 @@ def _has_another_group(arrays: Arrays, module: str, columns: int, encoding: Mlx,
         f"has {count:,} scales a row; {columns:,} columns of {encoding.bits} bits in groups of {encoding.group} need "
     )
     fix = "correct bits and group_size under quantization in config.json"
-    stored.mismatch(arrays, scales.name, f"{told}{columns // encoding.group:,}", faults, fix, GROUP)
+    companions.wrong(scales.name, f"{told}{columns // encoding.group:,}", fix, GROUP)
     return True
 
 
 def _is_symmetric(arrays: Arrays, tensor: Tensor, encoding: Mlx) -> bool:
-    """Whether the first biases all are -2**(bits - 1) * scale, which floats that were quantised here never give.
+    """Whether the biases are -2**(bits - 1) * scale: all of them where bits are few, else the first.
 
-    The others are checked when they are read. With 2 bits nearly every group is so by chance: all have to be seen.
+    Floats that were quantised with more bits never have such a head; what lies behind it is checked when it is read.
     """
-    if encoding.bits == 2 and any(part.size > HEAD for part in tensor.parts[1:]):
+    if not _all_in_the_middle(arrays, tensor, encoding, HEAD):
         return False
-    scales, biases = (_figures(arrays.read(part.name, HEAD), part.dtype) for part in tensor.parts[1:])
+    if encoding.bits > FEW or tensor.parts[1].size <= HEAD:
+        return True
+    return tensor.parts[1].size <= LARGEST_PROBE and _all_in_the_middle(arrays, tensor, encoding, LARGEST_PROBE)
+
+
+def _all_in_the_middle(arrays: Arrays, tensor: Tensor, encoding: Mlx, size: int) -> bool:
+    """Of the figures in the first bytes."""
+    scales, biases = (_figures(arrays.read(part.name, size), part.dtype) for part in tensor.parts[1:])
     middle = -(2 ** (encoding.bits - 1))
     return all(scale * middle == bias for scale, bias in zip(scales, biases, strict=True))
 
@@ -96,20 +107,18 @@ def _figures(data: bytes, dtype: str) -> Iterator[float]:
     return iter(struct.unpack(f"<{len(data) // (2 if dtype == 'F16' else 4)}{'e' if dtype == 'F16' else 'f'}", data))
 
 
-def _encoding(arrays: Arrays, module: str, settings: Settings, faults: Faults) -> Mlx | None:
+def _encoding(companions: Companions, module: str, settings: Settings) -> Mlx | None:
     """What the config says of a module: its own numbers, else those for all. None after a fault."""
-    name = f"{module}.weight"
+    name, arrays = f"{module}.weight", companions.arrays
     own = settings.get(module, {})
     if own is False:
-        stored.mismatch(
-            arrays, name, "is packed, but the config says that the module is not quantised", faults, rule=LISTED
-        )
+        companions.wrong(name, "is packed, but the config says that the module is not quantised", rule=LISTED)
         return None
     said = {**settings, **own} if isinstance(own, dict) else settings
     if isinstance(own, dict) and own and "mode" not in own and f"{module}.biases" in arrays:
         said = {**said, "mode": "affine"}  # mlx-lm's numbers of a module are affine unless they say otherwise
     mode = said.get("mode", "affine")
-    bits, group = stored.number(said, ("bits",)), stored.number(said, ("group_size",))
+    bits, group = whole_number(said, ("bits",)), whole_number(said, ("group_size",))
     if isinstance(mode, str) and mode in FLOATS:
         made = Mlx.of_mode(mode)  # type: ignore[arg-type]
         if (bits or made.bits, group or made.group) == (made.bits, made.group):
@@ -126,7 +135,7 @@ def _encoding(arrays: Arrays, module: str, settings: Settings, faults: Faults) -
     else:
         scales = arrays.parts.get(f"{module}.scales")
         return Mlx(bits, group, scales.dtype if scales is not None else "F16")
-    stored.mismatch(arrays, name, told, faults)
+    companions.wrong(name, told)
     return None
 
 

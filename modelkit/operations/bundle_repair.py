@@ -11,7 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelkit.bundles.layout import DIGEST, HEAD
+from modelkit.bundles import limits
+from modelkit.bundles.layout import DIGEST, HEAD, name_of
 from modelkit.bundles.manifest import Manifest
 from modelkit.bundles.parity import Matrix, Recovery, accumulate, matrix, recovery
 from modelkit.errors import BrokenFile, Refused
@@ -19,7 +20,7 @@ from modelkit.execute import fsync
 from modelkit.lazy import np
 from modelkit.moving import write_at
 from modelkit.operations import bundle_documents
-from modelkit.operations.bundle_open import MANIFEST
+from modelkit.operations.bundle_open import MANIFEST, NAME
 from modelkit.operations.bundle_signature import open_signed
 from modelkit.operations.bundle_verify import SUMS, Verified, VolumeState, check, read_stripe
 from modelkit.operations.checksum_work import Progress
@@ -62,7 +63,9 @@ def repair(
         raise Refused(*_too_much(before))
     if before.damaged:
         _Rebuilding(before).run()
-    aside = tuple(_put_aside(bundle.path, name) for name in bundle.strangers if _is_stranger(bundle.path, name, before))
+    misnamed = [state.path.name for state in before.damaged if state.path and NAME.fullmatch(state.path.name)]
+    others = dict.fromkeys((*bundle.strangers, *misnamed))
+    aside = tuple(_put_aside(bundle.path, name) for name in others if _is_stranger(bundle.path, name, before))
     documents, unrepaired = _documents(before)
     fsync(bundle.path)
     stripes = sum(len(state.bad) for state in before.volumes)
@@ -101,13 +104,26 @@ class _Rebuilding:
                 sources = [self._open(state, stack) for state in self.states]
                 files = [self._create(path, stack) for path in paths]
                 self._write(sources, files)
-            for state, path in zip(self.damaged, paths, strict=True):
-                with explained(path):
-                    _make_way(self.folder / state.volume.name)
-                    os.replace(path, self.folder / state.volume.name)
+            self._give_names(paths)
         finally:
             for path in paths:
                 path.unlink(missing_ok=True)
+
+    def _give_names(self, paths: list[Path]) -> None:
+        """All are whole. What stands under a name and is another volume is kept until that has its name too."""
+        spares = []
+        for state, path in zip(self.damaged, paths, strict=True):
+            final = self.folder / state.volume.name
+            with explained(path):
+                if any(other.path == final and other is not state for other in self.states):
+                    free = (self.folder / name_of("data", number) for number in range(limits.VOLUMES, 0, -1))
+                    spares.append(next(one for one in free if not os.path.lexists(one)))
+                    os.replace(final, spares[-1])
+                _make_way(final)
+                os.replace(path, final)
+        for spare in spares:
+            with explained(spare):
+                spare.unlink()
 
     @staticmethod
     def _open(state: VolumeState, stack: ExitStack) -> LocalFile | None:

@@ -15,7 +15,7 @@ from modelkit.formats import Format
 from modelkit.jobs import Done
 from modelkit.operations import importance
 from modelkit.operations.design import Design, constant_tensors, design, refuse_requantising, understand
-from modelkit.operations.design_layouts import probed, refuse_readings
+from modelkit.operations.design_layouts import probed, refuse_other_shapes, refuse_readings
 from modelkit.operations.destination import Destination
 from modelkit.operations.opening import Opened, destination_format, open_model, refuse_empty
 from modelkit.operations.proving import prove
@@ -95,6 +95,7 @@ def prepare(request: Request) -> Prepared:
     refuse_empty(opened)
     sources = fingerprints(opened)
     known = understand(opened, needed=opened.format.dialect != target.dialect)
+    refuse_other_shapes(opened, known.architecture, known.config)
     weights = read_importance(request.importance, target, layout=choice.layout)
     made = design(opened, known, target, choice, weights)
     destination = Destination(request.destination)
@@ -113,8 +114,7 @@ def prepare(request: Request) -> Prepared:
     plan = make(made.ways, opened.model, layout, tuple(probes))
     if plan.memory > request.memory:
         made.notes.append(f"one tensor needs {plan.memory:,} bytes at once, more than --memory allows: it runs alone")
-    warnings = (fault.message for fault in opened.faults.found if fault.severity == "warning")
-    return Prepared(request, opened, destination, plan, (*warnings, *made.notes), sources)
+    return Prepared(request, opened, destination, plan, (*opened.faults.notes, *made.notes), sources)
 
 
 def read_importance(path: str | None, target: Format, *, layout: bool = False) -> Mapping[str, Importance]:

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from modelkit.architectures._contract import Architecture, Config
 from modelkit.encodings._codes import fits
 from modelkit.encodings._refitting import moves_beyond, refit
-from modelkit.errors import BadValue, Refused, Unsupported
+from modelkit.errors import BadValue, BrokenFile, Refused, Unsupported
 from modelkit.layouts import LAYOUTS
 from modelkit.layouts._contract import LARGEST_PROBE
-from modelkit.layouts._folding import FILES, KEYS, leftover
+from modelkit.layouts._folding import leftover
+from modelkit.layouts._opening import FILES, KEYS
 from modelkit.lazy import np
 from modelkit.operations.opening import Opened
 from modelkit.plan import Assignment, repacking
@@ -104,6 +106,24 @@ def _first_rows(opened: Opened, tensor: Tensor) -> Codes:
     rows, columns = matrix(tensor.shape)
     runs = runs_of(tensor, opened.model.spans, read)
     return runs.codes(0, min(max(SAMPLE // columns // runs.together, 1) * runs.together, rows))
+
+
+def refuse_other_shapes(opened: Opened, architecture: Architecture | None, config: Config | None) -> None:
+    """Weights of a quantised layout that are no matrices of this architecture. Raises BrokenFile.
+
+    Bits and a group size that are wrong alike can fit packed arrays: nothing but the shape tells.
+    """
+    if not opened.layout or architecture is None or config is None:
+        return
+    for tensor in opened.model.tensors:
+        found = architecture.find(tensor.name, opened.format.dialect) if layout_of(tensor.encoding) else None
+        expected = tuple(config.sizes[word] for word in found[0].shape) if found else ()
+        if len(expected) == 2 and tensor.shape != expected:
+            first = tensor.parts[0].name
+            message = f"'{first}' holds {list(tensor.shape)} as {tensor.encoding.name}; the config implies "
+            fix = "correct bits and group size of the quantization config, or fetch config and weights again"
+            file = opened.model.spans[first].file
+            raise BrokenFile(f"{file}: {message}{list(expected)}", fix, "config-shape-mismatch")
 
 
 def refuse_readings(ways: Iterable[Assignment]) -> None:

@@ -119,7 +119,7 @@ def prepare(request: Request) -> Prepared:
     model, notes = runnable(request.model), list[str]()
     if request.temperature == 0 and (request.seed is not None or request.top_p < 1) and request.logits is None:
         notes.append("temperature 0 always takes the most likely token: a seed and top-p change nothing")
-    notes += [fault.message for fault in model.opened.faults.found if fault.severity == "warning"]
+    notes += model.opened.faults.notes
     text = _text(request, model, notes)
     if request.tokens_file is not None:
         ids, flat = _ids_of_file(request.tokens_file), False

@@ -94,8 +94,9 @@ def plan(request: Request, opened: Opened, destination: Destination, layout: Cal
         workers=request.workers,
         memory=request.memory,
     )
-    warnings = [fault.message for fault in opened.faults.found if fault.severity == "warning"]
-    return Prepared(options, opened, destination, make(ways, opened.model, placed), (*warnings, *notes), sources)
+    return Prepared(
+        options, opened, destination, make(ways, opened.model, placed), (*opened.faults.notes, *notes), sources
+    )
 
 
 def carry_out(prepared: Prepared, request: Request, progress: Progress | None = None) -> Regrouped:

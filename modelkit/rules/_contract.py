@@ -118,6 +118,13 @@ class Subject:
         return folded(self)
 
     @property
+    def is_one_of_several(self) -> bool:
+        """Whether this is one shard looked at by itself: what the others hold is not known."""
+        from modelkit.rules._knowledge import NUMBERED
+
+        return len(self.files) == 1 and NUMBERED.fullmatch(self.name) is not None and "-of-00001." not in self.name
+
+    @property
     def place(self) -> str:
         """The file to name where a finding belongs to the whole model."""
         return self.name or self.knowledge.place

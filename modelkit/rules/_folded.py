@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from modelkit.tensors import Encoding
 
 
+FLOATS = ("f32", "f16", "bf16")
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
     """`layout` is "" where there is none, or where the files are damaged or incomplete: then nothing is known.
@@ -31,13 +34,14 @@ class Weights:
 
 def folded(subject: Subject) -> Weights:
     """Read small arrays where they decide something; never raises for what a file says."""
-    if subject.format.dialect != "huggingface" or subject.broken or subject.missing:
+    if subject.format.dialect != "huggingface" or subject.broken or subject.missing or subject.is_one_of_several:
         return Weights()
-    from modelkit.layouts._folding import fold
     from modelkit.layouts._opening import may_be_quantised, settings_of
 
     if not may_be_quantised(subject.model, subject.opener):
         return Weights()
+    from modelkit.layouts._folding import fold
+
     faults = Faults(strict=False)
     settings = settings_of(subject.model, subject.opener)
     try:
@@ -50,7 +54,7 @@ def folded(subject: Subject) -> Weights:
     matrices = tuple(
         tensor
         for tensor in found.model.tensors
-        if tensor.encoding.kind == "float" and len(tensor.shape) == 2 and tensor.name.endswith(".weight")
+        if tensor.encoding.name in FLOATS and len(tensor.shape) == 2 and tensor.name.endswith(".weight")
     )
     return Weights(found.layout, settings, quantised, matrices, tuple(faults.found))
 

@@ -8,7 +8,7 @@ Why: No other layout can hold such a weight: converting means decoding it and qu
 
 Fix: Keep the model in GPTQ, or convert from the original one.
 
-    model.safetensors: 'model.layers.0.mlp.up_proj.weight' and 6 more have columns in an order of their own (act-order)
+    model.safetensors: 'model.layers.0.mlp.down_proj.weight' has columns in an order of their own (act-order)
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from modelkit.tensors import Tensor
 
 HELD = "; compressed-tensors of today, AWQ, MLX and GGUF cannot hold it, and converting there quantises again"
 KEEP = "keep it in GPTQ, or convert from the original model"
-DENIED = "set desc_act to true in quantization_config"
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -31,12 +30,6 @@ def check(subject: Subject) -> Iterator[Finding]:
     name, file = mapped[0].name, subject.file_of(mapped[0].parts[-1].name)
     more = f" and {len(mapped) - 1:,} more have" if len(mapped) > 1 else " has"
     yield Finding(file, f"'{name}'{more} columns in an order of their own (act-order){HELD}", KEEP, name)
-    said = (weights.settings or {}).get("desc_act")
-    if weights.layout == "gptq" and said is not True:
-        order = mapped[0].parts[-1].name
-        what = "says desc_act false" if said is False else "does not say desc_act, which most engines take for false"
-        message = f"'{order}' is not in plain order, but the config {what}: they decode without the map"
-        yield Finding(file, message, DENIED, order, severity="error" if said is False else "warning")
 
 
 def _is_mapped(tensor: Tensor) -> bool:

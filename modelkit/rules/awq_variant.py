@@ -7,7 +7,7 @@ Why: Both variants unpack without an error; in the wrong one every weight is ano
 
 Fix: Set version in quantization_config as the model was made: gemm, gemv or gemv_fast.
 
-    model.safetensors: 'model.layers.0.self_attn.q_proj.qweight' is square: [32, 4] is gemm or gemv, and the config does not say which
+    model.safetensors: 'model.layers.0.self_attn.q_proj.qweight' is square: [32, 4] is gemm or gemv, and the config does not say which; its scales are as in gemm
 """  # noqa: E501 - the message as it is
 
 from modelkit.rules._contract import Rule

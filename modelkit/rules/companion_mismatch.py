@@ -7,7 +7,7 @@ Why: Loaders fail late, or decode every weight with the scales of another.
 
 Fix: Fetch all files of the model again from one place.
 
-    model.safetensors: 'model.layers.0.mlp.up_proj.scales' is F16 [1, 64]; 96 x 32 weights as gptq:group=32 need F16 [1, 96]
+    model.safetensors: 'model.layers.0.mlp.up_proj.scales' is F16 [1, 64]; 96 x 32 weights as gptq:bits=4,group=row need F16 [1, 96]
 """  # noqa: E501 - the message as it is
 
 from modelkit.rules._contract import Rule

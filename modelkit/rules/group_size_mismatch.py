@@ -6,7 +6,7 @@ Why: Engines decode with every scale in the wrong place, or fail late.
 
 Fix: Correct group_size, or fetch config and weights again from one place.
 
-    model.safetensors: 'model.layers.0.mlp.up_proj.weight_scale' has 1 scale a row; 32 columns in groups of 16 need 2
+    model.safetensors: 'model.layers.0.mlp.down_proj.weight_scale' has 3 scales a row; 96 columns in groups of 16 need 6
 """
 
 from modelkit.rules._contract import Rule

@@ -26,8 +26,8 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
 
 
 def check(subject: Subject) -> Iterator[Finding]:
-    if subject.missing or subject.broken:
-        return  # what the damaged or absent file holds is not known
+    if subject.missing or subject.broken or subject.is_one_of_several:
+        return  # what the damaged or absent files hold is not known
     names = {tensor.name for tensor in subject.model.tensors}
     for name in sorted(names):
         for ending, needed in NEEDED.items():

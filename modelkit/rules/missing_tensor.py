@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from modelkit.rules._contract import Finding, Rule, Subject
-from modelkit.rules._knowledge import NUMBERED
 from modelkit.rules._logical import weight_of
 
 FIX = "fetch all files of the model"
@@ -23,7 +22,7 @@ FIX = "fetch all files of the model"
 
 def check(subject: Subject) -> Iterator[Finding]:
     architecture, sizes = subject.knowledge.table()
-    if not subject.model.tensors or (NUMBERED.fullmatch(subject.name) and len(subject.files) == 1):
+    if not subject.model.tensors or subject.is_one_of_several:
         return  # a vocabulary alone, or one shard looked at by itself
     dialect = subject.format.dialect
     there = {weight_of(tensor.name) for tensor in subject.model.tensors}

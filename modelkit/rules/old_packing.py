@@ -8,7 +8,7 @@ Why: Libraries since then read such a file without an error, and wrongly.
 
 Fix: `modelkit convert SOURCE NEW/ --to compressed-tensors` writes the packing of today.
 
-    model.safetensors: 'model.layers.0.mlp.up_proj.weight_packed' has 4 words a row, as compressed-tensors packed 3 bits until May 2026; releases since then expect 3, and read these wrongly without a word
+    model.safetensors: 'model.layers.0.mlp.down_proj.weight_packed' has 10 words a row, as compressed-tensors packed 3 bits until May 2026; releases since then expect 9, and read these wrongly without a word
 """  # noqa: E501 - the message as it is
 
 from modelkit.rules._contract import Rule

@@ -9,8 +9,8 @@ Why: A scale that was rounded to zero or that overflows spoils a whole group of 
 
 Fix: Quantise the original model again, with scales of bf16 or f32.
 
-    model.safetensors: 1 scale of 0 in 'model.layers.0.mlp.up_proj.scales', whose codes differ: those weights are lost
-"""
+    model.safetensors: 1 scale of 0 in 'model.layers.0.mlp.up_proj.scales', whose codes differ (row 5): those weights are lost
+"""  # noqa: E501 - the message as it is
 
 from __future__ import annotations
 

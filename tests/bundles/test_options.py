@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 from bundles import make_tree, picture
+from click.testing import CliRunner
 from samples import Run
 
 from modelkit.bundles import unpack as receiver
+from modelkit.commands.bundle import command as bundle_commands
 from modelkit.operations.bundle_create import create
 from modelkit.operations.bundle_plan import Request
 
@@ -42,15 +44,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=["modelkit", "unpack.py"])
-def call(request: pytest.FixtureRequest, run: Run) -> Call:
+def call(request: pytest.FixtureRequest) -> Call:
     """(exit code, what was said) of a receiver."""
 
     def answer(*words: object) -> Answer:
         if request.param == "modelkit":
-            done = run("bundle", *words)
-        else:
-            command = [sys.executable, "-S", "-I", receiver.__file__, *map(str, words)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+            here = CliRunner().invoke(bundle_commands, [str(word) for word in words])
+            return here.exit_code, here.output
+        command = [sys.executable, "-S", "-I", receiver.__file__, *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
         return done.returncode, done.stdout + done.stderr
 
     return answer

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from modelkit.bundles import unpack as receiver
 from modelkit.errors import ModelkitError
 from modelkit.operations.bundle_create import create
 from modelkit.operations.bundle_plan import Request
+from modelkit.operations.bundle_repair import repair as repair_with_modelkit
 from modelkit.operations.bundle_unpack import unpack as unpack_with_modelkit
 
 PROGRAM = Path(receiver.__file__)
@@ -186,6 +188,56 @@ def test_mixed_up_names(made: Path, bundle: Path, tree: Path, tmp_path: Path, ca
     assert picture(tmp_path / "out") == picture(tree)
     assert here(capsys, "repair", bundle)[0] == 0
     assert picture(bundle) == picture(made)
+
+
+@pytest.mark.parametrize("program", ["modelkit", "unpack.py"])
+def test_mixed_up_names_without_parity(program: str, tree: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    """The power goes between any two renames: no volume is lost, though each stands under the name of another."""
+    made = tmp_path / "made"
+    create(Request(str(tree), str(made), volume_size="2MiB", coding="raw", parity=0))
+    names = [path.name for path in sorted(made.glob("*.mkv"))]
+    call = repair_with_modelkit if program == "modelkit" else lambda path: receiver.main(["repair", path])
+    for steps in range(3 * len(names)):
+        bundle = tmp_path / f"b{steps}"
+        shutil.copytree(made, bundle)
+        for name, other in zip(names, names[1:] + names[:1], strict=True):
+            (bundle / name).rename(bundle / f"{other}.away")
+        for name in names:
+            (bundle / f"{name}.away").rename(bundle / name)
+        left = steps
+
+        def ends(*words: Any, real: Any = os.replace) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            real(*words)
+
+        with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+            patched.setattr(os, "replace", ends)
+            call(str(bundle))
+        call(str(bundle))
+        assert {name: one for name, one in picture(bundle).items() if not name.endswith(".stale")} == picture(made)
+        if left >= 0:
+            break
+    assert steps >= 2 * len(names) > 4
+    assert left >= 0
+    capsys.readouterr()
+
+
+def test_a_foreign_volume_under_the_name_of_one_that_is_there(
+    made: Path, bundle: Path, tree: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """The volume itself stands under a wrong name: it is taken, and not the foreign one."""
+    create(Request(str(tree), str(tmp_path / "other"), volume_size="2MiB", coding="raw", parity=0))
+    (bundle / "vol-0001.mkv").rename(bundle / "vol-0099.mkv")
+    shutil.copy(tmp_path / "other" / "vol-0001.mkv", bundle)
+    assert "vol-0001.mkv: stands under the name vol-0099.mkv" in here(capsys, "verify", bundle)[1]
+    assert here(capsys, "unpack", bundle, tmp_path / "out")[0] == 0
+    unpack_with_modelkit(str(bundle), str(tmp_path / "there"))
+    assert picture(tmp_path / "out") == picture(tmp_path / "there") == picture(tree)
+    assert here(capsys, "repair", bundle)[0] == 0
+    assert {name: one for name, one in picture(bundle).items() if not name.endswith(".stale")} == picture(made)
 
 
 def test_two_bundles_without_a_manifest(bundle: Path, tree: Path, tmp_path: Path, capsys: Any) -> None:

@@ -25,7 +25,8 @@ from modelkit.formats._npy_header import parse
 from modelkit.formats._pickle_walk import walk
 from modelkit.formats._torch_records import records
 from modelkit.formats._zip_directory import directory
-from modelkit.layouts._folding import fold, quantisation
+from modelkit.layouts._folding import fold
+from modelkit.layouts._opening import quantisation
 from modelkit.operations import checksum_list, importance, policy_file
 from modelkit.operations.reading import LazyTensor
 from modelkit.recipes import _recipe

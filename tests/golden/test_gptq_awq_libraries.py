@@ -18,6 +18,7 @@ from modelkit.encodings import find
 from modelkit.encodings._refitting import refit
 from modelkit.encodings.awq import Awq
 from modelkit.encodings.gptq import Gptq
+from modelkit.operations.convert import Request, convert
 
 pytestmark = pytest.mark.reference
 SHAPE = (96, 256)
@@ -83,17 +84,37 @@ def flat(stored: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize(
-    "words", ["group=32", "group=128,symmetric=no", "group=row", "group=64,symmetric=no,method=rtn"]
-)
+    "words",
+    ["group=32", "group=128,symmetric=no", "group=row", "group=64,symmetric=no,method=rtn", "zeros=v2",
+     "group=32,symmetric=no,zeros=v2"],
+)  # fmt: skip
 def test_gptqmodel_reads_our_weights_as_we_do(torch, gptqmodel, tmp_path, bits, words) -> None:
     encoding = find(f"gptq:bits={bits},{words}")
     assert isinstance(encoding, Gptq)
     stored = arrays(encoding)
     path = tmp_path / "model.safetensors"
     save_file({name: np.ascontiguousarray(array) for name, array in stored.items()}, path)
-    config = {"bits": bits, "group_size": encoding.group or -1, "checkpoint_format": "gptq", "pack_dtype": "int32"}
+    form = {"v1": "gptq", "v2": "gptq_v2"}[encoding.zeros]
+    config = {"bits": bits, "group_size": encoding.group or -1, "checkpoint_format": form, "pack_dtype": "int32"}
     found = gptqmodel.convert_gptq_file(path, torch.float32, config, "cpu")["m.weight"].numpy()
     assert np.array_equal(found, encoding.unpack(flat(stored), SHAPE))
+
+
+@pytest.mark.parametrize("words", ["gptq", "gptq:symmetric=no,zeros=v2", "gptq:bits=8,group=32"])
+def test_gptqmodel_makes_of_a_folder_of_ours_what_we_make_of_it(torch, gptqmodel, tmp_path, stories, words) -> None:
+    """Config and all, by the way it offers to users: the embedded model, dequantised."""
+    for target, source, to in (("ours", stories, words), ("plain", tmp_path / "ours", "f32")):
+        convert(Request(str(source), f"{tmp_path}/{target}/", to))
+    from safetensors.torch import load_file
+
+    gptqmodel.dequantize_model(tmp_path / "ours", tmp_path / "theirs", target_dtype=torch.float32)
+    ours, theirs = (
+        {name: array for file in (tmp_path / one).glob("*.safetensors") for name, array in load_file(file).items()}
+        for one in ("plain", "theirs")
+    )
+    assert len(ours) == 29
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 @pytest.mark.parametrize("words", ["group=32", "group=128,symmetric=no", "group=64,symmetric=no,method=rtn"])

@@ -8,6 +8,10 @@ import pytest
 
 from modelkit.encodings import _codes, find
 from modelkit.encodings.mlx import FLOATS, Mlx
+from modelkit.operations.convert import Request, convert
+from modelkit.operations.reading import open as open_reading
+from modelkit.operations.run import Request as Run
+from modelkit.operations.run import prepare, write_logits
 
 pytestmark = pytest.mark.reference
 KINDS = {"F16": np.float16, "BF16": ml_dtypes.bfloat16, "F32": np.float32}
@@ -74,3 +78,32 @@ def test_rounding_to_nearest_gives_the_scales_of_mlx(mx, words) -> None:
     for ours, theirs in zip(encoding.pack(rounded)[1:], (scales, biases), strict=True):
         values = ours.view(KINDS[encoding.scale]).reshape(24, -1).astype(np.float32)
         assert np.array_equal(values[used], np.array(theirs.astype(mx.float32))[used])
+
+
+@pytest.mark.parametrize("words", ["mlx", "mlx:bits=3,group=32,scale=f32", "mlx:mode=mxfp4"])
+def test_mlx_lm_loads_a_folder_of_ours(mx, tmp_path, stories, words) -> None:
+    """The embedded model: every weight is what MLX makes of the same codes, and its logits are near ours."""
+    utils = pytest.importorskip("mlx_lm.utils", reason="mlx-lm is not installed")
+    convert(Request(str(stories), f"{tmp_path}/ours/", words))
+    model, _ = utils.load_model(tmp_path / "ours")
+    opened = open_reading(tmp_path / "ours")
+    modules = dict(model.named_modules())
+    seen = 0
+    for name in (name for name in opened if opened[name].encoding.startswith("mlx")):
+        module, encoding = modules[name.removesuffix(".weight")], find(opened[name].encoding)
+        words = {"group_size": encoding.group, "bits": encoding.bits, "mode": encoding.mode}
+        assert (module.group_size, module.bits) == (encoding.group, encoding.bits)
+        biases = getattr(module, "biases", None)
+        theirs = mx.dequantize(module.weight, module.scales, biases, **words).astype(mx.float32)
+        ours = opened[name].numpy()
+        unit = {"F16": 2.0**-10, "BF16": 2.0**-7, "F32": 2.0**-22}.get(encoding.scale, 2.0**-7)
+        assert np.abs(np.array(theirs) - ours).max() <= 2 * unit * np.abs(ours).max()
+        seen += 1
+    assert seen == 22
+    found = np.array(model(mx.array([[1, 5, 9, 12, 30]])).astype(mx.float32))[0]
+    np.save(tmp_path / "ids.npy", np.array([1, 5, 9, 12, 30], np.int32))
+    write_logits(
+        prepare(Run(str(tmp_path / "ours"), tokens_file=f"{tmp_path}/ids.npy", logits=f"{tmp_path}/logits.npy"))
+    )
+    wanted = np.load(tmp_path / "logits.npy")
+    assert np.abs(found - wanted).max() <= (1e-4 if "f32" in opened[name].encoding else 0.1) * np.abs(wanted).max()

@@ -7,7 +7,9 @@ becomes a Hugging Face folder of two files with the scales in the other file tha
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, replace
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,15 @@ from modelkit.encodings import _codes
 from modelkit.operations.convert import Request, convert
 from modelkit.operations.opening import open_model
 from modelkit.operations.reading import open as open_reading
+from modelkit.operations.validate import Request as Validate
+from modelkit.operations.validate import validate
 from modelkit.tensors import Tensor
 
 PLACE = ROOT / "fixtures" / "layouts"
 FIXTURES = {
     **{f"fixture/{name}": one for name, one in json.loads((PLACE / "libraries.json").read_text()).items()},
     **{
-        f"fixture/{name}": {"layout": "compressed_tensors", "config": {"quantization_config": one["config"]}, **one}
+        f"fixture/{name}": {**one, "layout": "compressed_tensors", "config": {"quantization_config": one["config"]}}
         for name, one in json.loads((PLACE / "compressed_tensors.json").read_text()).items()
     },
 }
@@ -134,8 +138,12 @@ def narrow(figures: np.ndarray, dtype: str) -> np.ndarray:
 
 @pytest.mark.parametrize("name", [*FIXTURES, *GOLDEN])
 def test_a_folder_becomes_the_librarys_floats(name: str, tmp_path: Path) -> None:
-    one = case(name)
-    source = folder(tmp_path / "model", one)
+    check(name, case(name), tmp_path)
+
+
+def check(name: str, one: Case, place: Path) -> None:
+    """Convert it to f32, and to the dtype in which the library decodes."""
+    source = folder(place / "model", one)
     opened = open_model(source)
     assert opened.layout == one.layout
     (tensor,) = (tensor for tensor in opened.model.tensors if tensor.encoding.kind == "quantised")
@@ -143,9 +151,9 @@ def test_a_folder_becomes_the_librarys_floats(name: str, tmp_path: Path) -> None
         part.name.rpartition("mlp.")[2] for part in tensor.parts
     }
     assert beside <= {"layer.input_global_scale", "layer.input_scale", "layer.bias"}
-    result = convert(Request(str(source), f"{tmp_path}/exact/", "f32"))
+    result = convert(Request(str(source), f"{place}/exact/", "f32"))
     assert {verdict.verdict for verdict in result.verdicts} == {"EXACT"}
-    exact = load_file(tmp_path / "exact" / "model.safetensors")
+    exact = load_file(place / "exact" / "model.safetensors")
     bias = {name for name in ("model.layers.0.mlp.layer.bias",) if name in opened.model.spans}
     assert set(exact) == {tensor.name, "model.norm.weight", *bias}  # nothing of the layout is left behind
     steps = in_the_librarys_steps(tensor, open_reading(source)[tensor.name].stored(), one.dtype)
@@ -154,13 +162,21 @@ def test_a_folder_becomes_the_librarys_floats(name: str, tmp_path: Path) -> None
         unit = 2.0 ** (2 - _codes.MANTISSA[SHORT[one.dtype].upper()])
         assert np.abs(exact[tensor.name] - steps).max() <= unit * np.abs(steps).max()
         return
-    convert(Request(str(source), f"{tmp_path}/out/", SHORT[one.dtype]))
-    found = load_file(tmp_path / "out" / "model.safetensors")[tensor.name]
+    convert(Request(str(source), f"{place}/out/", SHORT[one.dtype]))
+    found = load_file(place / "out" / "model.safetensors")[tensor.name]
     assert found.dtype == KINDS[one.dtype]
     if "bnb_fp4" in name:  # its code for CPUs gives one of the two zeros of fp4 a sign that the stored table has not
         one.expected += np.float32(0)
     assert cases.same(found.astype(np.float32), one.expected)
     assert cases.same(exact[tensor.name].astype(KINDS[one.dtype]).astype(np.float32), one.expected)
+
+
+@pytest.mark.parametrize("name", [*FIXTURES, *GOLDEN])
+def test_validate_has_nothing_against_it(name: str, tmp_path: Path) -> None:
+    """But for the packing of old, which the library that wrote it reads no more."""
+    found = validate(Validate((str(folder(tmp_path / "model", case(name))),), "full")).findings
+    wrong = {one.rule for one in found if one.severity != "info"}
+    assert wrong == ({"old-packing"} if "legacy" in name else set()), [one.message for one in found]
 
 
 def test_the_fixtures_are_of_every_layout() -> None:
@@ -176,3 +192,45 @@ def test_the_command_line_reads_them_too(tmp_path: Path, run: Run) -> None:
     assert done.returncode == 0, done.stderr
     found = load_file(tmp_path / "out" / "model.safetensors")["model.layers.0.mlp.layer.weight"]
     assert cases.same(found.astype(np.float32), one.expected)
+
+
+MAKERS = {
+    "gptq": "gptqmodel", "awq": "awq", "mlx": "mlx", "bitsandbytes": "bitsandbytes", "hqq": "hqq",
+    "floats": "compressed_tensors",
+}  # fmt: skip
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("maker", MAKERS)
+def test_what_an_installed_library_packs_now_is_read_as_it_reads_it(maker: str, tmp_path: Path) -> None:
+    """Other weights than those of the fixtures, packed and decoded on the spot by the script that made these."""
+    torch = pytest.importorskip("torch")
+    if find_spec(MAKERS[maker]) is None:
+        pytest.skip(f"{MAKERS[maker]} is not installed")
+    before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == MAKERS[maker]}
+    spec = spec_from_file_location("make_libraries", PLACE / "make_libraries.py")
+    assert spec is not None and spec.loader is not None
+    script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    torch.manual_seed(1000)
+    try:
+        getattr(script, maker)()
+    except ImportError as error:
+        pytest.skip(f"{MAKERS[maker]} lacks a package: {error}")
+    finally:
+        if maker == "awq":  # loaded without what the package loads first
+            for name in [name for name in sys.modules if name.partition(".")[0] == "awq"]:
+                del sys.modules[name]
+            sys.modules.update(before)
+    assert script.CASES
+    for name, said in script.CASES.items():
+        stored = {
+            key.removeprefix(f"{name}/"): array for key, array in script.ARRAYS.items() if key.startswith(f"{name}/")
+        }
+        wanted = stored.pop("expected")
+        place = tmp_path / name
+        place.mkdir()
+        script.save_file(stored, place / "stored.safetensors")
+        dtype = str(wanted.dtype).removeprefix("torch.")
+        folder_of = cases.Folder(place, "stored.safetensors")
+        check(name, Case(said["layout"], said["config"], folder_of, list(stored), wanted.float().numpy(), dtype), place)

@@ -91,9 +91,11 @@ def test_a_square_weight_is_read_by_the_version_of_the_config_alone(tmp_path, ve
     with pytest.raises(BrokenFile, match="gemm or gemv, and the config does not say which") as caught:
         folded("awq", arrays, config(version=None))
     assert "set version" in caught.value.fix
+    assert f"scales are as in {version}" in caught.value.message
     other = "gemv" if version == "gemm" else "gemm"
-    with pytest.raises(BrokenFile, match="need"):
+    with pytest.raises(BrokenFile, match=f"as in {version}; the config says {other}") as caught:
         folded("awq", arrays, config(version=other))
+    assert caught.value.rule == "awq-variant"
 
 
 def test_zeros_that_are_all_8_make_a_symmetric_weight(tmp_path) -> None:

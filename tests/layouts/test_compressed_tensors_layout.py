@@ -109,7 +109,7 @@ SPOILT = {
     "no zeros": (without("weight_zero_point"), "has no 'a.weight_zero_point'", MISSING),
     "no codes": (without("weight_packed"), "has no weight beside it", MISSING),
     "more columns": (replaced("weight_shape", np.array([40, 4096])), "says 40 x 4,096", WIDTH),
-    "other columns": (replaced("weight_shape", np.array([40, 80])), "80 columns in groups of 32 need 3", GROUP),
+    "other columns": (replaced("weight_shape", np.array([40, 80])), "80 columns do not divide", GROUP),
     "other rows": (replaced("weight_shape", np.array([41, 64])), "says 41 x 64", WIDTH),
     "huge": (replaced("weight_shape", np.array([40, 2**62])), "says 40 x 4,611", WIDTH),
     "negative": (replaced("weight_shape", np.array([40, -64])), "says 40 x -64", WIDTH),
@@ -352,3 +352,29 @@ def test_seven_bits_of_old_are_as_wide_as_eight_and_told_without_a_config(tmp_pa
     assert (found["a.weight"].encoding.bits, found["a.weight"].encoding.padded) == ((7, True) if old else (8, False))
     assert [fault.severity for fault in faults.found] == ["warning"] * old
     assert not old or "7 or 8 bits" in faults.found[0].message
+
+
+@pytest.mark.parametrize(
+    ("name", "arrays"),
+    [
+        ("experts.gate_up_proj.weight_packed", {"": np.zeros((3, 16, 16), np.int32)}),
+        ("experts.gate_up_proj.weight_packed", {"": np.zeros((3, 16, 64), np.uint8)}),
+        ("experts.w2_weight.weight_packed", {"": np.zeros((3, 16, 64), np.uint8)}),
+        ("experts.gate_up_proj_packed", {"": np.zeros((3, 16, 16), np.int32), "gate_up_proj_scale": (3, 16, 4)}),
+        ("experts.gate_up_proj.weight", {"": np.zeros((3, 16, 32), np.int8), "gate_up_proj.weight_scale": (3, 16, 1)}),
+        ("experts.w2_weight", {"": np.zeros((3, 16, 32), np.int8), "w2_weight_scale": (3, 16, 1)}),
+        ("experts.w13_weight", {"": np.zeros((16, 32), np.int8), "w13_weight_scale": (16, 1)}),
+    ],
+)
+def test_stacked_experts_are_refused_and_never_taken_for_floats(tmp_path, name, arrays):
+    stored = {name: arrays[""]}
+    stored |= {f"experts.{key}": np.ones(shape, np.float32) for key, shape in arrays.items() if key}
+    with pytest.raises(Unsupported, match=r"several experts in one array") as caught:
+        cases.folder(tmp_path, stored).fold("compressed_tensors", settings())
+    assert "its own" in caught.value.fix
+
+
+def test_scales_that_belong_to_no_codes_are_floats(tmp_path):
+    """As routers and vision towers have them."""
+    stored = {"router.per_expert_scale": np.ones(4, np.float32), "router.per_expert": np.ones(4, np.float32)}
+    assert cases.folder(tmp_path, stored).fold("compressed_tensors", settings())[0] == {}

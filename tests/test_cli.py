@@ -269,3 +269,9 @@ def test_a_git_lfs_pointer_is_called_one(name: str, stories: Path, tmp_path: Pat
 def test_no_path_is_not_the_current_folder(run: Run) -> None:
     result = run("inspect", "", cwd=ROOT / "fixtures" / "stories" / "model")
     assert result.returncode == 1 and "is no path" in result.stderr
+
+
+def test_small_numbers_are_said_once(tmp_path: Path, run: Run) -> None:
+    save_file({"a": np.ones(4, np.float32)}, tmp_path / "a.safetensors")
+    words = run("inspect", tmp_path / "a.safetensors").stdout
+    assert "parameters    4 in 1 tensor\n" in words and "size          16 bytes, 32.0 bits a weight\n" in words

@@ -182,4 +182,15 @@ def test_other_ways_to_ask_wrongly(stories: Path, tmp_path: Path, run: Run) -> N
         prepare(Request(str(stories), "out.gguf", "q4_0", recipe="mine.toml"))
     with pytest.raises(BadRequest, match="did you mean q4_k_s or q4_k_m"):
         parse("q4_k_n")
+    for to, keep in (("q4_0", ("attn_v=q4_k_m",)), ("pure:q4_k_m", ())):
+        with pytest.raises(BadRequest, match="is a recipe for a whole model") as error:
+            prepare(Request(str(stories), "out.gguf", to, keep=keep))
+        assert error.value.fix == "name one, like q4_k"
     assert run("quantize", stories, tmp_path / "out.gguf").returncode == 2
+
+
+def test_a_pattern_that_finds_nothing_is_told(stories: Path) -> None:
+    made = prepare(Request(str(stories), "out.gguf", "q4_0", keep=("attn_v=q8_0", "attn-v=q8_0")))
+    assert [note for note in made.notes if "--keep" in note] == [
+        "--keep attn-v: no tensor is called so; the plan shows the written names"
+    ]

@@ -171,6 +171,9 @@ def _find(name: str) -> Encoding:
 
         if name.partition(":")[0].replace("-", "_") in ENCODINGS:
             raise  # its parameters are wrong, not its name
+        if name in _recipe.names():
+            words = f"'{name}' is a recipe for a whole model; one encoding is asked for"
+            raise BadRequest(words, f"name one, like {_recipe.from_shelf(name).base.name}") from None
         known = dict.fromkeys((*_recipe.names(), *ENCODINGS))
         close = get_close_matches(name, known, n=2)
         fix = f"did you mean {' or '.join(close)}?" if close else "see modelkit list recipes, modelkit list encodings"

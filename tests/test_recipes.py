@@ -56,7 +56,7 @@ def test_importance_weights_make_the_bytes_of_llama_quantize(recipe: str, storie
     matters = {"importance": str(tmp_path / "imatrix.gguf")}
     result = convert(Request(str(tmp_path / "in.gguf"), str(tmp_path / "out.gguf"), recipe, **matters))
     assert golden_stories.digest(tmp_path / "out.gguf") == wanted[f"{recipe} importance"]
-    assert any("1 quantised tensors have no importance" in note for note in result.prepared.notes)
+    assert any("1 quantised tensor has no importance weights" in note for note in result.prepared.notes)
 
 
 def test_a_folder_gets_the_types_that_its_gguf_gets(stories: Path, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def design(
         made.ways.append(Assignment(tensor, Tensor(name, shape, encoding, parts), steps, chosen.why, weights))
     if without:
         have = "tensor has" if without == 1 else "tensors have"
-        made.notes.append(f"{without} quantised {have} no importance weights: columns there count alike")
+        made.notes.append(f"{without} quantised {have} no importance weights: all columns count alike")
     if translated:
         _check_complete(opened, known, source)
         _add_derived(made, known, dialect)

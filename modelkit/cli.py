@@ -23,6 +23,11 @@ class Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         return COMMANDS.get(name)
 
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """What every command is for, its first paragraph whole: click would cut it to what fits into one line."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, (COMMANDS[name].help or "").partition("\n\n")[0]) for name in COMMANDS])
+
     def resolve_command(
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:

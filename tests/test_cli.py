@@ -38,6 +38,11 @@ def test_a_letter_that_the_terminal_lacks_is_escaped(run: Run) -> None:
     assert done.returncode == 0 and "'\\u0441" in done.stdout and "Traceback" not in done.stderr
 
 
+def test_the_list_of_commands_cuts_no_sentence(run: Run) -> None:
+    words = " ".join(run("--help").stdout.split())
+    assert "... " not in words.partition("Commands:")[2] and "`quantize --importance` and llama-quantize read." in words
+
+
 def test_a_command_that_is_misspelt_is_named(run: Run) -> None:
     done = run("quantise", "model", "model.gguf")
     assert done.returncode == 2 and "Did you mean quantize?" in done.stderr

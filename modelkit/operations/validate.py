@@ -146,7 +146,8 @@ def _judge(run: _Run, place: Place) -> None:
         except BrokenFile as error:  # a file that changes while it is read
             _fault(run, place, Fault(error.rule or "truncated-file", candidate.main or "", error.message, error.fix))
         except CannotAccess as error:
-            _fault(run, place, Fault("unreadable-file", candidate.main or "", error.message, error.fix))
+            message = error.message.removeprefix(f"{place.shown(candidate.main or '')}: ")
+            _fault(run, place, Fault("unreadable-file", candidate.main or "", message, error.fix))
     _folder(run, place, folder, digests)
 
 

@@ -279,6 +279,20 @@ def test_words_that_mean_nothing_are_refused_from_python_too(stories: Path) -> N
         modelkit.validate()
 
 
+def test_a_path_is_said_once(stories: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from modelkit.errors import CannotAccess
+    from modelkit.operations import validate as operation
+
+    path = str(stories / "model.safetensors")
+
+    def refused(*_: object) -> None:
+        raise CannotAccess(f"{path}: permission denied")
+
+    monkeypatch.setattr(operation, "_subject", refused)
+    found = operation.validate(operation.Request((path,)))
+    assert [one.finding.message for one in found.findings] == ["permission denied"] and found.exit_code == 2
+
+
 def test_pointers_are_accepted_when_asked(museum: Path, run: Run) -> None:
     path = museum / "lfs-pointer" / "model.safetensors"
     assert run("validate", path).returncode == 1

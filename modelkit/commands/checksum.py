@@ -25,7 +25,9 @@ or nothing differs but not everything could be read, 130 interrupted."""
 @click.argument("path", nargs=-1)
 @click.option("--tensors", is_flag=True, help="Each stored tensor: HEX  FILE:TENSOR.")
 @click.option("--model", is_flag=True, help="What the model means, in whatever form it is stored.")
-@click.option("--check", "listing", metavar="FILE", help="Check a list, or a folder that says its own digests.")
+@click.option(
+    "--check", "listing", metavar="FILE", help="Check a list (- is stdin), or a folder that says its own digests."
+)
 @click.option("--tag", is_flag=True, help="BSD lines: SHA256 (NAME) = HEX.")
 @click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="Threads. [default: cores]")
 @quiet_option

@@ -20,7 +20,8 @@ from itertools import combinations
 from pathlib import Path
 
 SYMMETRIC = (
-    ("compressed-tensors/", "compressed-tensors", "--symmetric"), ("gptq/", "gptq"), ("awq/", "awq"), ("mlx/", "mlx"),
+    ("compressed-tensors/", "compressed-tensors:scale=f16", "--symmetric"),
+    ("gptq/", "gptq"), ("awq/", "awq"), ("mlx/", "mlx"),
     ("q4_0.gguf", "pure:q4_0"), ("again/", "compressed-tensors"),
 )  # fmt: skip
 ASYMMETRIC = (

@@ -380,12 +380,32 @@ def test_rows_that_do_not_divide_are_refused_with_the_groups_that_do(tmp_path: P
     assert go(tmp_path / "a.safetensors", tmp_path / "b", "gptq:group=64") == {"EXACT": 2}  # all ones: exactly
 
 
+@pytest.mark.parametrize(("to", "fix"), [("gptq:bits=7", "bits=2, bits=3"), ("awq:bits=8", "--to awq:bits=4")])
+def test_a_width_that_a_layout_lacks_is_answered_with_those_that_it_has(
+    to: str, fix: str, stories: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Unsupported, match="bits") as error:
+        go(stories, tmp_path / "b", to)
+    assert fix in error.value.fix
+
+
+def test_a_weight_that_does_not_fit_keeps_its_own_encoding(tmp_path: Path) -> None:
+    save_file({"model.layers.0.mlp.up_proj.weight": np.ones((2, 256), np.float32)}, tmp_path / "a.safetensors")
+    with pytest.raises(Unsupported) as error:
+        go(tmp_path / "a.safetensors", tmp_path / "b", "gptq")
+    assert "=f32" in error.value.fix
+
+
 def test_options_and_words_say_the_same_or_contradict() -> None:
     assert with_options("gptq", 64, None, None) == "gptq:group=64"
     assert with_options("gptq:bits=8", 64, False, "rtn") == "gptq:bits=8,group=64,method=rtn,symmetric=no"
     assert with_options("gptq:group=64", 64, None, None) == "gptq:group=64"
     assert with_options("q4_0", None, None, "rtn") == "q4_0"
     assert with_options("llama2c", 32, None, None) == "llama2c:group=32"
+    assert with_options("pure:mlx:bits=8", 32, None, None) == "pure:mlx:bits=8,group=32"
+    for recipe in ("q4_k_m", "Q4_K_M", "pure:q4_0"):
+        with pytest.raises(BadRequest, match="its own groups and its own search"):
+            with_options(recipe, 32, None, None)
     for text, group in (("gptq:group=64", 32), ("q4_k_m", 32), ("bf16", 64)):
         with pytest.raises(BadRequest):
             with_options(text, group, None, None)

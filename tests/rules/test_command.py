@@ -324,6 +324,8 @@ def test_explain_list_and_completion(run: Run) -> None:
         "formats",
         "encodings",
     }
+    for same, typed in (("overlapping-tensors", "overlapping_tensors"), ("mlx", "MLX:bits=4"), ("q4_k", "pure:q4_k")):
+        assert run("explain", typed).stdout == run("explain", same).stdout != ""
     wrong = run("explain", "overlaping-tensors")
     assert wrong.returncode == 2 and "did you mean overlapping-tensors" in wrong.stderr
     for kind in ("formats", "encodings", "rules", "architectures", "recipes"):

@@ -6,7 +6,6 @@ does it, and both sides are decoded and compared.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -70,8 +69,10 @@ def _chosen(source: Encoding, target: Encoding, words: dict[str, str], stored: l
     for offset in dict.fromkeys(("middle", grid.grid.offset)):  # zeros in the middle are looked for first
         made = adopt(target, replace(grid.grid, offset=offset), SHAPE) if layout_of(target) else target
         if words and layout_of(target) and not isinstance(made, str):
-            with suppress(BadRequest):  # words of another form of this layout
+            try:
                 made = made.configured(words)  # type: ignore[attr-defined]
+            except BadRequest:  # words of another form of this layout: what is typed holds, so weights are quantised
+                continue
         encoding = grouped(made) if not isinstance(made, str) else None
         if isinstance(made, str) or encoding is None or repacking(source, made) is None:
             continue

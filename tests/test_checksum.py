@@ -670,3 +670,17 @@ def test_validate_reads_the_lists_that_checksum_writes(tag: bool, tmp_path: Path
         done = run("validate", ".", "--level", "full", "--json", cwd=tmp_path)
         found = {one["rule"] for one in json.loads(done.stdout)["findings"]}
         assert {rule for rule in found if rule.startswith("checksum")} == rules, done.stdout
+
+
+def test_two_kinds_of_digest_are_not_asked_for_at_once(run: Run) -> None:
+    done = run("checksum", "--tensors", "--model", "model.gguf")
+    assert done.returncode == 2 and "exclude each other" in done.stderr
+
+
+def test_a_list_comes_through_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    command = [sys.executable, "-m", "modelkit", "checksum"]
+    lines = subprocess.run([*command, "a"], cwd=tmp_path, capture_output=True, check=True).stdout
+    for sent, code, words in ((lines, 0, "a: OK"), (b"0" * 64 + b"  a\n", 1, "a: FAILED"), (b"", 2, "no line with")):
+        done = subprocess.run([*command, "--check", "-"], cwd=tmp_path, input=sent, capture_output=True, check=False)
+        assert done.returncode == code and words in (done.stdout + done.stderr).decode()

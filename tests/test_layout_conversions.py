@@ -446,26 +446,38 @@ def test_rows_that_do_not_divide_are_refused_with_the_groups_that_do(tmp_path: P
     assert go(tmp_path / "a.safetensors", tmp_path / "b", "gptq:group=64") == {"EXACT": 2}  # all ones: exactly
 
 
+@pytest.mark.parametrize(("to", "fix"), [("gptq:bits=7", "bits=2, bits=3"), ("awq:bits=8", "--to awq:bits=4")])
+def test_a_width_that_a_layout_lacks_is_answered_with_those_that_it_has(
+    to: str, fix: str, stories: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Unsupported, match="bits") as error:
+        go(stories, tmp_path / "b", to)
+    assert fix in error.value.fix
+
+
+def test_a_weight_that_does_not_fit_keeps_its_own_encoding(tmp_path: Path) -> None:
+    save_file({"model.layers.0.mlp.up_proj.weight": np.ones((2, 256), np.float32)}, tmp_path / "a.safetensors")
+    with pytest.raises(Unsupported) as error:
+        go(tmp_path / "a.safetensors", tmp_path / "b", "gptq")
+    assert "=f32" in error.value.fix
+
+
 def test_options_and_words_say_the_same_or_contradict() -> None:
     assert with_options("gptq", 64, None, None) == "gptq:group=64"
     assert with_options("gptq:bits=8", 64, False, "rtn") == "gptq:bits=8,group=64,method=rtn,symmetric=no"
     assert with_options("gptq:group=64", 64, None, None) == "gptq:group=64"
     assert with_options("q4_0", None, None, "rtn") == "q4_0"
     assert with_options("llama2c", 32, None, None) == "llama2c:group=32"
-    assert with_options("pure:q4_0", None, None, "rtn") == "pure:q4_0"
-    assert with_options("pure:gptq:bits=8", 64, None, None) == "pure:gptq:bits=8,group=64"
-    for text, told in (
-        ("gptq:group=64", "says group=64"), ("q4_k_m", "its own groups"), ("pure:q4_0", "its own groups"),
-        ("bf16", "its own groups"), ("q9_z", "no encoding is called"),
-    ):  # fmt: skip
-        with pytest.raises(BadRequest, match=told):
-            with_options(text, 32, None, None)
+    assert with_options("pure:mlx:bits=8", 32, None, None) == "pure:mlx:bits=8,group=32"
+    for recipe in ("q4_k_m", "Q4_K_M", "pure:q4_0"):
+        with pytest.raises(BadRequest, match="its own groups and its own search"):
+            with_options(recipe, 32, None, None)
+    for text, group in (("gptq:group=64", 32), ("q4_k_m", 32), ("bf16", 64)):
+        with pytest.raises(BadRequest):
+            with_options(text, group, None, None)
 
 
-def test_what_no_matrix_could_be_is_refused_without_blaming_one(stories: Path, tmp_path: Path) -> None:
-    with pytest.raises(Unsupported, match="not 9") as error:
-        go(stories, tmp_path / "out", "gptq:bits=9")
-    assert error.value.fix == "say other parameters: modelkit explain gptq"
+def test_formats_that_are_not_written_are_refused_with_those_that_are(stories: Path, tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="format=naive-quantized") as wrong:
         go(stories, tmp_path / "out", "compressed-tensors:format=naive-quantized")
     assert "mxfp8-quantized" in wrong.value.fix
@@ -483,10 +495,12 @@ def test_e4m3_without_a_scale_has_no_place_among_compressed_tensors(stories: Pat
         go(tmp_path / "f8", tmp_path / "ct", "compressed-tensors")
 
 
-def test_a_pattern_that_finds_no_weight_is_noted(stories: Path, tmp_path: Path) -> None:
-    keep = ("v_porj=bf16", "q_proj=bf16")
-    notes = prepare(Request(str(stories), f"{tmp_path}/out/", "gptq", keep=keep)).notes
-    assert [note for note in notes if "--keep" in note] == ["--keep v_porj: no weight is called so"]
+@pytest.mark.parametrize("group", [32, 64, 128])
+def test_biases_that_lie_in_the_middle_by_chance_do_no_harm(group: int, stories: Path, tmp_path: Path) -> None:
+    """With 2 bits the rule of MLX makes nearly all biases -2 scales: of the first groups, or of a whole weight."""
+    go(stories, tmp_path / "mlx", f"mlx:bits=2,group={group},method=rtn")
+    assert set(go(tmp_path / "mlx", tmp_path / "f32", "f32")) == {"EXACT"}
+    assert identical(tmp_path / "mlx", tmp_path / "f32")
 
 
 def test_the_search_quantises_better_than_the_rule(stories: Path, tmp_path: Path) -> None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from samples import Run
+from samples import ROOT, Run
+from test_layout_tours import check, of_model, stated
 
 import modelkit
 from modelkit.errors import Refused, Unsupported
@@ -99,3 +102,19 @@ def test_transformers_opens_the_folder_and_finds_the_same_logits(made: Path, tmp
     assert np.abs(np.load(tmp_path / "l.npy") - wanted).max() <= 1e-5 * np.abs(wanted).max()
     tokenizer = transformers.AutoTokenizer.from_pretrained(made / "f32")
     assert tokenizer.encode(PROMPT) == tokens[:6]
+
+
+@pytest.mark.slow
+def test_it_goes_through_all_ecosystems(made: Path) -> None:
+    """From bf16 in groups of 64, as it is typed: every step, the bits of all pairs of stops, the memory."""
+    script = ROOT / "bench" / "layout_tour.py"
+    done = subprocess.run([sys.executable, script, made / "bf16", "64"], capture_output=True, text=True, check=False)
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr
+    page = of_model("SmolLM2")
+    for title in ("Symmetric", "With zeros"):
+        rows = stated(done.stdout, title)
+        check(rows, stated(page, title))
+        assert all(float(row[-1]) < 512 for row in rows)
+    assert "same bits for 15 of 15 pairs" in done.stdout
+    assert "same bits for 7 of 15 pairs" in done.stdout

@@ -222,6 +222,27 @@ def test_the_worst_run_is_found_wherever_it_lies() -> None:
     assert found.excess == np.inf
 
 
+@pytest.mark.parametrize("group", [64, 128, 512])
+def test_the_neighbours_of_an_outlier_are_not_damaged(group: int) -> None:
+    """One weight of 28 deviations gives its whole group wide steps; a wrong scale of another group still stands out."""
+    from modelkit.encodings._codes import values as decoded
+    from modelkit.encodings._fitting import fit
+    from modelkit.operations.gates import _is_local
+    from modelkit.tensors import Grid
+
+    x = np.random.default_rng(0).standard_normal((256, 512), dtype=np.float32)
+    x[17, 5] = 28
+    made = decoded(fit(x, Grid(8, group, "F16"), "mse"))
+    wrong = made.copy()
+    wrong[200, :64] *= 1.3
+    limit = GATES["int8"].worst_run
+    assert limit is not None
+    for other, damaged in ((made, False), (wrong, True)):
+        comparison = WeightComparison("w")
+        comparison.add(x, other)
+        assert _is_local(comparison.result(), limit) is damaged
+
+
 def test_models_that_do_not_belong_together_are_refused(made: Path, tmp_path: Path) -> None:
     config = json.loads((STORIES / "config.json").read_text())
     config["num_hidden_layers"] = 2
@@ -327,3 +348,11 @@ def test_one_position_decides_nothing(made: Path, tmp_path: Path) -> None:
     request = replace(request, converted=str(made / "bf16.gguf"), gate=GATES["lossless"])
     passed = verify(request).judgement
     assert passed is not None and passed.answer == "passed"
+
+
+def test_a_text_without_words_is_no_measurement(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    empty = tmp_path / "empty.txt"
+    empty.write_text("")
+    with pytest.raises(BadRequest, match="gives no tokens"):
+        modelkit.verify(STORIES, STORIES, text=str(empty))

@@ -15,13 +15,15 @@ from typing import Any
 from modelkit.encodings.mlx import FLOATS, Mlx
 from modelkit.faults import Faults
 from modelkit.layouts._companions import Companions
-from modelkit.layouts._contract import Arrays, QuantisedLayout, Settings
+from modelkit.layouts._contract import LARGEST_PROBE, Arrays, QuantisedLayout, Settings
 from modelkit.layouts._rules import GROUP, LISTED, WIDTH
 from modelkit.layouts._settings import whole_number
 from modelkit.tensors import Tensor
 
 HEAD = 2048
 """Bytes of scales and of biases that are compared."""
+FEW = 3
+"""Bits up to which MLX's own rule puts the biases of many groups, or all, just there: the head says nothing then."""
 READ = (1, 2, 3, 4, 5, 6, 8)
 
 
@@ -80,13 +82,20 @@ def _has_another_group(companions: Companions, module: str, columns: int, encodi
 
 
 def _is_symmetric(arrays: Arrays, tensor: Tensor, encoding: Mlx) -> bool:
-    """Whether the first biases all are -2**(bits - 1) * scale, which floats that were quantised here never give.
+    """Whether the biases are -2**(bits - 1) * scale: all of them where bits are few, else the first.
 
-    The others are checked when they are read. With 2 bits nearly every group is so by chance: all have to be seen.
+    Floats that were quantised with more bits never have such a head; what lies behind it is checked when it is read.
     """
-    if encoding.bits == 2 and any(part.size > HEAD for part in tensor.parts[1:]):
+    if not _all_in_the_middle(arrays, tensor, encoding, HEAD):
         return False
-    scales, biases = (_figures(arrays.read(part.name, HEAD), part.dtype) for part in tensor.parts[1:])
+    if encoding.bits > FEW or tensor.parts[1].size <= HEAD:
+        return True
+    return tensor.parts[1].size <= LARGEST_PROBE and _all_in_the_middle(arrays, tensor, encoding, LARGEST_PROBE)
+
+
+def _all_in_the_middle(arrays: Arrays, tensor: Tensor, encoding: Mlx, size: int) -> bool:
+    """Of the figures in the first bytes."""
+    scales, biases = (_figures(arrays.read(part.name, size), part.dtype) for part in tensor.parts[1:])
     middle = -(2 ** (encoding.bits - 1))
     return all(scale * middle == bias for scale, bias in zip(scales, biases, strict=True))
 

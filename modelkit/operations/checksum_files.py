@@ -18,7 +18,7 @@ from modelkit.sums import GIT
 GIT_INDEX = "git-index"
 """git's name of what it keeps of a file: the content, or the pointer that git-lfs puts in its place."""
 
-MOST_LINKED = 10_000
+MOST_LINKED = 1_000
 """Folders behind links: a few that lead to each other show the same folder along more ways than can be walked."""
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {}\n"

@@ -168,14 +168,8 @@ def source_paths(prepared: Prepared) -> list[Path]:
 
 
 def model_paths(prepared: Prepared) -> list[Path]:
-    """Every file that is read or written, or lies beside in the source's folder."""
-    root = prepared.opened.disk.path
-    beside = root.iterdir() if root.is_dir() else ()
-    return [
-        *source_paths(prepared),
-        *beside,
-        *map(prepared.destination.final, (f.name for f in prepared.plan.layout.files)),
-    ]
+    """Every file that is read or written."""
+    return [*source_paths(prepared), *map(prepared.destination.final, (f.name for f in prepared.plan.layout.files))]
 
 
 def convert(request: Request, progress: Progress | None = None) -> Result:

@@ -113,7 +113,7 @@ def design(
     )  # fmt: skip
     for pattern, _ in choice.keep:
         if not any(pattern.search(name) for _, name, _ in ways):
-            made.notes.append(f"--keep {pattern.pattern}: no weight is called so")
+            made.notes.append(f"--keep {pattern.pattern}: no tensor is called so; the plan shows the written names")
     without = 0
     for tensor, name, steps in ways:
         chosen = choose(name, tensor)
@@ -130,7 +130,8 @@ def design(
             parts = tensor.parts  # as they are stored, whatever the encoding would call them
         made.ways.append(Assignment(tensor, Tensor(name, shape, encoding, parts), steps, chosen.why, weights))
     if without:
-        made.notes.append(f"{without} quantised tensors have no importance weights: their columns count alike")
+        have = "tensor has" if without == 1 else "tensors have"
+        made.notes.append(f"{without} quantised {have} no importance weights: all columns count alike")
     if translated:
         _check_complete(opened, known, source)
         _add_derived(made, known, dialect)

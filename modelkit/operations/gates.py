@@ -24,8 +24,9 @@ from modelkit.metrics.weight_errors import WeightError
 if TYPE_CHECKING:
     from modelkit.operations.verify import Verification
 
-EXCESS = 10.0
-"""A run this many times worse than the typical one is damage; rounding and blocks of 32 stay below 5."""
+EXCESS = 20.0
+"""A run this many times worse than the typical one is damage; rounding and blocks of 32 stay below 5, groups of 64 and
+whole rows below 15: SmolLM2 has outliers of 28 deviations, and their neighbours have the steps of their group."""
 
 Answer = Literal["passed", "failed", "inconclusive"]
 

@@ -88,17 +88,21 @@ def _written(prepared: Prepared) -> Opened:
 
 def _check(written: Opened, planned: Tensor, there: dict[str, Tensor]) -> None:
     found = there.get(planned.name)
-    if found is None or found.shape != planned.shape or not _same(found.encoding, planned.encoding):
+    good = found is not None and found.shape == planned.shape and _means(found.encoding, planned.encoding)
+    if not good:
         reads = f"{list(found.shape)} in {found.encoding.name}" if found is not None else "nothing"
         message = f"'{planned.name}' was written as {planned.encoding.name} and reads back as {reads}"
         raise BrokenFile(f"{written.opener.title}: {message}", AGAIN)
 
 
-def _same(found: Encoding, planned: Encoding) -> bool:
-    """Zeros that all happen to lie in the middle read as those of a symmetric weight, whatever they were written as."""
-    if found == planned or getattr(found, "offset", None) != "middle" or not hasattr(planned, "offset"):
-        return found == planned
-    return bool(replace(found, offset=planned.offset) == planned)  # type: ignore[type-var]
+def _means(found: Encoding, planned: Encoding) -> bool:
+    """Zeros that all came to lie in the middle may be read as those of a symmetric weight, and the other way round."""
+    one, other = (
+        replace(each, offset="middle") if hasattr(each, "offset") else each  # type: ignore[type-var]
+        for each in (found, planned)
+    )
+    middle = "middle" in (getattr(found, "offset", None), getattr(planned, "offset", None))
+    return found == planned or (middle and one == other)
 
 
 def _workers(prepared: Prepared, ways: list[Assignment]) -> int:

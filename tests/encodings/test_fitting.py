@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelkit.encodings import _scale_search
 from modelkit.encodings._codes import values
 from modelkit.encodings._fitting import fit
 from modelkit.errors import BadValue, Unsupported
@@ -35,11 +36,39 @@ def test_the_search_is_never_worse_than_the_rule(offset: str, bits: int) -> None
 @pytest.mark.parametrize(("offset", "bits", "room"), [
     ("middle", 2, 1.009), ("middle", 3, 1.005), ("middle", 4, 1.005), ("float", 2, 1.04), ("float", 4, 1.03),
 ])  # fmt: skip
-def test_the_search_comes_close_to_the_best_there_is(offset: str, bits: int, room: float) -> None:
+def test_the_search_comes_close_to_the_best_there_is(
+    offset: str, bits: int, room: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Squared error against a scan of hundreds of scales, and biases, each fitted to its codes again and again."""
+    monkeypatch.setattr(_scale_search, "MOST_GAIN", 1.0)
     x = matrix(24, 128)
     found = np.square(values(fit(x, Grid(bits, 64, "F32", offset), "mse")).astype(np.float64) - x).sum()
     assert found <= room * scanned(x.reshape(-1, 64).astype(np.float64), bits, offset)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("offset", OFFSETS)
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_what_is_found_has_its_whole_length(offset: str, bits: int, weighted: bool) -> None:
+    """w'.w = w.w in every group, where least squares alone leave it shorter."""
+    x = matrix(32, 256)
+    importance = np.square(np.random.default_rng(1).standard_normal(256)).astype(np.float32) if weighted else None
+    made = values(fit(x, Grid(bits, 64, "F32", offset), "mse", importance))
+    by = np.ones(256) if importance is None else importance
+    lengths = [(one * x.astype(np.float64) * by).reshape(-1, 64).sum(axis=1) for one in (made, x)]
+    whole = lengths[0] / lengths[1]
+    assert np.median(whole) == pytest.approx(1, abs=1e-3)
+    assert whole.min() > 0.8
+    assert whole.max() < 1.1
+
+
+def test_what_lies_on_a_grid_stays_there() -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(-8, 8, (64, 128))
+    codes[:, ::32] = -8
+    x = (codes * rng.random((64, 1)).astype(np.float32)).astype(np.float32)
+    for scale, exact in (("F32", x), ("F16", (codes * np.float32(0.3125)).astype(np.float32))):
+        assert np.array_equal(values(fit(exact, Grid(4, 32, scale), "mse")), exact)
 
 
 def scanned(x: np.ndarray, bits: int, offset: str) -> float:

@@ -102,7 +102,7 @@ def test_every_width_is_read_rounded_once(tmp_path, bits, scale) -> None:
 @pytest.mark.parametrize("scale", ["F16", "BF16", "F32"])
 @pytest.mark.parametrize("bits", [3, 4, 8])
 def test_biases_in_the_middle_make_a_symmetric_weight(tmp_path, scale, bits) -> None:
-    """The first of them are looked at when the file is opened, all of them when they are read."""
+    """The first of them are looked at when the file is opened (all, of few bits), all of them when they are read."""
     made, _ = stored(bits, scale, (64, 1536))
     made["m.biases"] = (made["m.scales"].astype(np.float32) * -(2 ** (bits - 1))).astype(FLOATS[scale])
     arrays = saved(tmp_path, made)
@@ -114,9 +114,10 @@ def test_biases_in_the_middle_make_a_symmetric_weight(tmp_path, scale, bits) -> 
     assert Gptq().adopt(tensor.encoding.grid, tensor.shape) == Gptq(bits, GROUP)
     made["m.biases"][-1, -1] *= 2
     arrays = saved(tmp_path, made)
-    with pytest.raises(BrokenFile, match="a bias is"):
-        values(arrays, tensor)
-    made["m.biases"][0, 3] *= 2
+    if bits > 3:
+        with pytest.raises(BrokenFile, match="a bias is"):
+            values(arrays, tensor)
+        made["m.biases"][0, 3] *= 2
     (tensor,), _ = folded("mlx", saved(tmp_path, made), config(bits=bits))
     assert tensor.encoding.offset == "float"
 

@@ -74,20 +74,15 @@ class Journal:
             lines = self.path.read_text(errors="replace").splitlines()
         try:
             head = dict(json.loads(lines[0]))
-        except (ValueError, IndexError, TypeError):
+        except (ValueError, IndexError, TypeError, RecursionError):
             return []  # killed while the head was written: nothing was done yet
         start_over = "run again without --resume to start over"
         if head.get("sources") != self.head["sources"]:
             raise Refused(f"{self.path}: the source has changed since this conversion began", start_over)
         if head.get("plan") != self.head["plan"]:
             raise Refused(f"{self.path}: belongs to another plan (other options, or another version)", start_over)
-        found = []
-        for line in lines[1:]:
-            try:
-                found.append(Done(**json.loads(line)))
-            except (ValueError, TypeError):
-                continue  # a line that was being written, the mark of sealing
-        return found
+        found = (_done(line) for line in lines[1:])
+        return list({done.job: done for done in found if done is not None}.values())
 
     def sealing(self) -> None:
         """Say that everything is done and synced: a run that is killed between two renames can be taken up."""
@@ -96,9 +91,9 @@ class Journal:
     def was_sealing(self) -> bool:
         """Whether an earlier run of this very plan was interrupted while files got their final names."""
         try:
-            lines = self.path.read_text(errors="replace").splitlines()
-            return lines[-1] == SEALING and json.loads(lines[0]) == self.head
-        except (OSError, ValueError, IndexError):
+            head = self.path.read_text(errors="replace").partition("\n")[0]
+            return is_sealing(self.path) and bool(json.loads(head) == self.head)
+        except (OSError, ValueError, RecursionError):
             return False
 
     def keep(self, done: Done, sync: Iterable[Path]) -> None:
@@ -121,6 +116,17 @@ class Journal:
             os.fsync(file.fileno())
 
 
+def _done(line: str) -> Done | None:
+    """What a line says; None for one that was being written, for the mark of sealing and for what nobody wrote."""
+    try:
+        found = Done(**json.loads(line))
+    except (ValueError, TypeError, RecursionError):
+        return None
+    whole = all(type(number) is int and number >= 0 for number in (found.job, found.crc or 0))
+    errors = (found.largest_error, found.squared_error, found.squared_values)
+    return found if whole and all(type(error) in (int, float) for error in errors) else None
+
+
 def is_journal(path: Path) -> bool:
     """Whether a journal stands there, be it one that was cut off while its head was written."""
     if not path.is_file() or path.is_symlink():
@@ -128,6 +134,13 @@ def is_journal(path: Path) -> bool:
     with explained(path), path.open("rb") as file:
         start = file.read(len(JOURNAL))
     return JOURNAL.startswith(start)
+
+
+def is_sealing(path: Path) -> bool:
+    """Whether a journal says last that everything is written."""
+    with explained(path), path.open("rb") as file:
+        lines = file.read().splitlines()
+    return bool(lines) and lines[-1] == SEALING.encode()
 
 
 def files_of_journal(path: Path) -> list[str]:

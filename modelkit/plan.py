@@ -317,6 +317,8 @@ def _limit(way: Assignment) -> int:
 
 def tiles(total: int, columns: int, unit: int, limit: int) -> Iterator[tuple[int, int]]:
     """(first, count) runs of at most `limit` values (one unit at least), whole rows where they fit."""
+    if not total:
+        return  # rows of no columns have units of nothing
     whole = lcm(unit, max(columns, 1))
     step = limit // whole * whole or limit // unit * unit or unit
     for first in range(0, total, step):

@@ -32,6 +32,7 @@ GAP = 16 * 2**20  # a read that begins at most so far behind what is there goes 
 APART = 64 * 2**10  # least bytes of a request for a far place
 PIECE = 64 * 2**10
 PATIENCE = 30.0  # seconds for an answer to begin, and for no byte to arrive
+AGAIN = 0.5  # seconds until a connection that is late is ended once more
 SLOWEST = 16 * 2**10  # bytes a second; slower than this, after the first PATIENCE seconds, is given up
 REDIRECTS = (301, 302, 303, 307, 308)
 ABSENT = (404, 410)
@@ -93,15 +94,16 @@ class RemoteFile:
     def _far(self, start: int, size: int) -> bytes:
         first, data = self._apart
         if not first <= start <= start + size <= first + len(data):
-            first, data = start, b""
-            while len(data) < size:
-                begin = first + len(data)
+            first, got = start, bytearray()
+            while len(got) < size:
+                begin = first + len(got)
                 body = self._ask(begin, min(max(start + size, begin + APART), self.size))
                 try:
                     while body.left:
-                        data += self._take(body)
+                        got += self._take(body)
                 finally:
                     body.close()
+            data = bytes(got)
             self._apart = (first, data)
         return data[start - first : start - first + size]
 
@@ -333,8 +335,8 @@ class _Watch:
     def __init__(self, seconds: float) -> None:
         self.late = False
         self._connections: list[HTTPConnection] = []
-        self._timer = threading.Timer(seconds, self._end)
-        self._timer.daemon = True
+        self._seconds = seconds
+        self._done = threading.Event()
 
     def connects(self, kind: type[HTTPConnection]) -> Callable[..., HTTPConnection]:
         """The class of a connection as one that is watched."""
@@ -347,17 +349,20 @@ class _Watch:
         return connection
 
     def _end(self) -> None:
-        self.late = True
-        for connection in self._connections:
-            with suppress(OSError, AttributeError):
-                connection.sock.shutdown(2)
+        """Once is not enough: what is just being connected has no socket yet that could be ended."""
+        wait = self._seconds
+        while not self._done.wait(wait):
+            self.late, wait = True, AGAIN
+            for connection in self._connections:
+                with suppress(OSError, AttributeError):
+                    connection.sock.shutdown(2)
 
     def __enter__(self) -> Self:
-        self._timer.start()
+        threading.Thread(target=self._end, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+        self._done.set()
 
 
 def _opener(watch: _Watch) -> OpenerDirector:

@@ -54,7 +54,8 @@ class LocalFile:
         self._lock = threading.Lock()
         with explained(path):
             self._file = open_file(path)
-            self.size = os.fstat(self._file).st_size
+            self.state = os.fstat(self._file)  # as it was before anything was read of it
+            self.size = self.state.st_size
 
     def read(self, start: int, size: int) -> bytes:
         with explained(Path(self.name)):

@@ -17,7 +17,10 @@ from samples import STORIES, Run, small_weights
 from modelkit import moving
 from modelkit.errors import BadRequest, BrokenFile, CannotAccess, Refused, Unsupported
 from modelkit.moving import reserve
+from modelkit.operations import convert as conversion
+from modelkit.operations import destination
 from modelkit.operations.convert import Request, carry_out, check, convert, prepare
+from modelkit.operations.opening import Opened, open_model
 from modelkit.sources import write_report
 
 
@@ -109,6 +112,26 @@ def test_a_source_that_changes_meanwhile_is_noticed(change: str, source: Path, t
     assert names(tmp_path) == ["a.safetensors"]
 
 
+@pytest.mark.parametrize("change", ["rewritten", "replaced"])
+def test_a_source_that_changes_while_it_is_planned_is_noticed(
+    change: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A header of one state and numbers of another would be a model that nobody made."""
+
+    def opened(path: str) -> Opened:
+        found = open_model(path)
+        if change == "replaced":
+            shutil.copy(source, tmp_path / "new")
+            os.replace(tmp_path / "new", source)
+        os.utime(source, ns=(1, 1))
+        return found
+
+    monkeypatch.setattr(conversion, "open_model", opened)
+    with pytest.raises(BrokenFile, match="changed while it was converted"):
+        convert(Request(str(source), str(tmp_path / "b.gguf")))
+    assert names(tmp_path) == ["a.safetensors"]
+
+
 def test_a_destination_that_appears_meanwhile_is_kept(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "b.gguf"
     prepared = prepare(Request(str(source), str(target)))
@@ -116,6 +139,38 @@ def test_a_destination_that_appears_meanwhile_is_kept(source: Path, tmp_path: Pa
     with pytest.raises(Refused, match="is there already"):
         carry_out(prepared, lambda done, total: target.write_text("mine") and None)
     assert target.read_text() == "mine"
+
+
+def test_a_folder_that_appears_while_names_are_given_is_kept(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the last look and the rename lies the syncing of a folder."""
+    folder = tmp_path / "d"
+
+    def appears(path: Path) -> None:
+        if path == folder.with_name("d.part"):
+            shutil.copytree(STORIES, folder)
+
+    monkeypatch.setattr(destination, "fsync", appears)
+    with pytest.raises(CannotAccess, match="not empty"):
+        convert(Request(str(source), f"{folder}/"))
+    assert names(folder) == names(STORIES)
+
+
+def test_a_folder_of_the_old_name_is_kept_when_a_run_was_not_sealing(source: Path, tmp_path: Path) -> None:
+    """Only a run that was killed while names were given can have left it."""
+    folder, old = tmp_path / "d", tmp_path / "d.old"
+    shutil.copytree(STORIES, folder)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(Request(str(source), f"{folder}/", force=True), stop)
+    shutil.copytree(STORIES, old)  # somebody's own copy
+    with pytest.raises(Refused, match=r"d\.old: is there already"):
+        convert(Request(str(source), f"{folder}/", force=True))
+    assert names(old) == names(folder) == names(STORIES)
 
 
 def test_a_receipt_does_not_replace_a_model_and_fails_early(source: Path, tmp_path: Path, run: Run) -> None:

@@ -431,3 +431,20 @@ def test_real_llama2c_files_and_what_is_made_of_them(tmp_path: Path) -> None:
     do(source, tmp_path / "a.gguf")
     do(source, f"{tmp_path}/a/")
     assert digest(source) == digest(tmp_path / "a.gguf") == digest(tmp_path / "a")
+
+
+@pytest.mark.parametrize("shape", [(0, 32), (0, 0)])
+def test_a_quantised_weight_of_no_values_has_a_digest(shape: tuple[int, int], tmp_path: Path) -> None:
+    rows, columns = shape
+    groups = max(columns // 32, 1)
+    stored = {
+        "a.qweight": np.zeros((columns // 8, rows), np.int32), "a.qzeros": np.zeros((groups, rows // 8), np.int32),
+        "a.scales": np.ones((groups, rows), np.float16), "a.g_idx": np.zeros(columns, np.int32),
+        "b.weight": np.ones((2, 2), np.float32),
+    }  # fmt: skip
+    save_file(stored, tmp_path / "model.safetensors")
+    settings = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": True, "sym": False}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": settings}))
+    found = model_digest(tmp_path)
+    (record,) = (record for record in found.records if record.stored == "a.weight")
+    assert (record.shape, record.sha256) == (shape, hashlib.sha256(b"").hexdigest())

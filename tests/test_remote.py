@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -485,3 +486,33 @@ def test_https_with_a_trusted_certificate_only(
     assert done.returncode == 1 and "from https to http" in done.stderr
     server.elsewhere = f"{url}/a.safetensors"
     assert run("inspect", f"{url}/redirect/a.safetensors", env=trusting).returncode == 0
+
+
+def test_a_connection_that_is_made_late_is_ended_too() -> None:
+    """A handshake that takes all the time leaves no socket to end; what follows it would drip for ever."""
+    ended = threading.Event()
+
+    class Late:
+        def __init__(self, host: str) -> None:
+            self.sock: Any = None  # as while it is being connected
+
+        def shutdown(self, how: int) -> None:
+            ended.set()
+
+    with remote._Watch(0.01) as watch:
+        made: Any = watch.connects(Late)("host")  # type: ignore[arg-type]
+        while not watch.late:
+            time.sleep(0.001)
+        made.sock = made
+        assert ended.wait(5)
+
+
+def test_a_far_place_in_crumbs_is_put_together_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "GAP", 0)
+    monkeypatch.setattr(remote, "FIRST", 100)
+    monkeypatch.setattr(remote, "PIECE", 256)
+    server.files["a.bin"] = bytes(range(256)) * 2**15
+    file = RemoteFile(f"{server.url}/a.bin")
+    began = time.thread_time()
+    assert file.read(256, 2**23 - 256) == server.files["a.bin"][256:]
+    assert time.thread_time() - began < 4  # copied anew for each piece it takes ten times as long

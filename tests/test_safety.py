@@ -308,6 +308,24 @@ def test_a_killed_run_leaves_the_partial_file_and_the_journal_alone(source: Path
     assert sorted(path.name for path in source.parent.iterdir()) == ["a.safetensors", "b.gguf"]
 
 
+ODD_LINES = (
+    "[" * 100_000, "[1]", '{"job": "x", "crc": 3}', '{"job": null, "crc": 3}', '{"job": -1, "crc": 3}',
+    '{"job": 0.0, "crc": 3}', '{"job": true, "crc": 3}', '{"job": Infinity, "crc": 3}', '{"job": 1, "crc": "x"}',
+    '{"job": 1, "crc": 5, "largest_error": "x"}', '{"job": 1, "crc": 5, "squared_values": null}',
+)  # fmt: skip
+
+
+def test_a_journal_edited_by_hand_costs_work_at_most(source: Path, tmp_path: Path) -> None:
+    prepared = prepare(Request(str(source), str(tmp_path / "b.gguf"), "f16"))
+    journal = execution.Journal(tmp_path / "j", prepared.plan, prepared.sources)
+    journal.begin()
+    head = journal.path.read_text()
+    journal.path.write_text("\n".join([head.strip(), *ODD_LINES, '{"job": 2, "crc": 4}', '{"job": 2, "crc": 5}']))
+    assert journal.resume() == [execution.Done(2, 5)] and not journal.was_sealing()
+    journal.path.write_text('{"plan": "x", "sources": ' + "[" * 100_000)
+    assert journal.resume() == [] and not journal.was_sealing()
+
+
 def test_a_torn_line_of_the_journal_costs_one_job(source: Path, tmp_path: Path) -> None:
     """What a run that is taken up writes behind it counts."""
     prepared = prepare(Request(str(source), str(tmp_path / "b.gguf"), "f16"))

@@ -928,6 +928,9 @@ class Destination:
             os.fsync(new)
         os.replace(f"{path}.new", path)
         file = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | NO_LINK), "wb", 0)
+        self.finished -= {n for n in self.finished if (self.state / f"{n}.part").exists()}  # its new name was lost
+        gone = [p for p in (self.folder / self.files[n]["path"] for n in self.finished) if not p.is_file()]
+        need(not gone, f"{shown(*gone[:1] or '-')} was unpacked and is gone: delete {shown(self.folder)} and run again")
         for index in set(range(len(self.files))) - self.finished:
             path = self.folder / self.files[index]["path"]
             if os.path.lexists(path):  # it was renamed, but the journal did not hear of it

@@ -95,7 +95,8 @@ class Destination:
                 raise Refused(f"{self.root}: another bundle is being unpacked there", "choose another folder")
             for line in lines[1:]:
                 self._take(json.loads(line))
-        except (ValueError, IndexError, KeyError, TypeError):
+            self._look_again()
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
             raise Refused(f"{self.journal}: is damaged", "remove the folder and unpack again") from None
         if whole < len(data):  # the line that was being written
             with explained(self.journal):
@@ -104,11 +105,23 @@ class Destination:
 
     def _take(self, line: dict[str, Any]) -> None:
         if "finished" in line:
-            self.finished.add(int(line["finished"]))
+            self.finished.add(_number(line["finished"]))
         else:
-            self.volumes[int(line["volume"])] = int(line["pieces"])
+            self.volumes[_number(line["volume"])] = _number(line["pieces"])
             for file, count in line["files"].items():
-                self.added[int(file)] += int(count)
+                self.added[_number(file)] += _number(count)
+
+    def _look_again(self) -> None:
+        """A finished file may have lost its name in a power cut, or somebody took it away."""
+        for number in sorted(self.finished):
+            wanted = self.description.files[number]
+            place = self.root / wanted.path
+            there = place.is_file() and not place.is_symlink() and place.stat().st_size == wanted.size
+            if there:
+                continue
+            if not self.part(number).exists():
+                raise Refused(f"{place}: was unpacked, and is no longer there", "remove the folder and unpack again")
+            self.finished.discard(number)
 
     def add(self, *lines: dict[str, Any]) -> None:
         """Remember what is on the disk."""
@@ -178,6 +191,14 @@ class Destination:
             self.journal.unlink()
             self.working.rmdir()
         fsync(self.root)
+
+
+def _number(value: Any) -> int:
+    """A whole number from 0 on; raises ValueError."""
+    found = int(value)
+    if found < 0:
+        raise ValueError(value)
+    return found
 
 
 class Parts:

@@ -71,7 +71,7 @@ def model_digest(
 def digest_of(opened: Opened, *, workers: int | None = None, progress: Progress | None = None) -> ModelDigest:
     """The same of a model that is open."""
     form = normal_form(opened)
-    before = fingerprints(opened)
+    before = fingerprints(opened, as_read=True)
 
     def work(member: Member, meter: Meter) -> str:
         return _values_digest(opened, member, meter)

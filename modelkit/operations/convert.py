@@ -93,7 +93,7 @@ def prepare(request: Request) -> Prepared:
     choice = parse(request.to, request.recipe, request.keep, rest=request.rest)
     opened = open_model(request.source)
     refuse_empty(opened)
-    sources = fingerprints(opened)
+    sources = fingerprints(opened, as_read=True)
     known = understand(opened, needed=opened.format.dialect != target.dialect)
     refuse_other_shapes(opened, known.architecture, known.config)
     weights = read_importance(request.importance, target, layout=choice.layout)

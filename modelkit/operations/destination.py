@@ -10,7 +10,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from modelkit.errors import BadRequest, CannotAccess, Refused
-from modelkit.execute import files_of_journal, fsync, is_journal
+from modelkit.execute import files_of_journal, fsync, is_journal, is_sealing
 from modelkit.jobs import Folders
 from modelkit.moving import reserve, write_at
 from modelkit.plan import Plan
@@ -100,10 +100,10 @@ class Destination:
 
     def _refuse_foreign(self, plan: Plan, *, new: bool) -> None:
         """What lies under a working name is removed only where a journal says that an unfinished run left it."""
-        if is_journal(self.journal) and not new:
-            return
+        unfinished = is_journal(self.journal) and not new
         for path in self._beside(plan):
-            if os.path.lexists(path) and not (new and path == self.journal):
+            own = unfinished and (path != self.old or is_sealing(self.journal))  # the old one is moved away last of all
+            if not own and os.path.lexists(path) and not (new and path == self.journal):
                 message = f"{path}: is there already, and no unfinished conversion left it"
                 raise Refused(message, "move it away: modelkit builds the output under this name")
 
@@ -197,7 +197,7 @@ class Destination:
         if self.folder:
             fsync(self.part)
             with explained(self.path):
-                if os.path.lexists(self.path):
+                if force and os.path.lexists(self.path):  # without it nothing may go: renaming over a full folder fails
                     _remove(self.old)
                     self.path.rename(self.old)
                 self.part.rename(self.path)

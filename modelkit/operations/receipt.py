@@ -79,13 +79,16 @@ def summary(found: Iterable[Verdict]) -> list[tuple[Expectation, int, float]]:
     return lines
 
 
-def fingerprints(opened: Opened) -> dict[str, list[int]]:
-    """Size, time of change and number of every file that tensors are read from: a changed one is noticed."""
+def fingerprints(opened: Opened, *, as_read: bool = False) -> dict[str, list[int]]:
+    """Size, time of change and number of every file that tensors are read from: a changed one is noticed.
+
+    `as_read`: as they were when their headers were read, which may be some time ago, not as they are now.
+    """
     found = {}
     for name in sorted({span.file for span in opened.model.spans.values()}):
         path = opened.disk.place(name)
         with explained(path):
-            state = path.stat()
+            state = opened.disk.open(name).state if as_read else path.stat()
         found[name] = [state.st_size, state.st_mtime_ns, state.st_ino]
     return found
 

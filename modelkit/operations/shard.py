@@ -82,7 +82,7 @@ def plan(request: Request, opened: Opened, destination: Destination, layout: Cal
     if request.memory < 1 or (request.workers is not None and request.workers < 1):
         raise BadRequest("memory and workers are numbers from 1 on")
     refuse_empty(opened)
-    sources = fingerprints(opened)
+    sources = fingerprints(opened, as_read=True)
     notes = check_set(opened)
     placed = layout(Model(opened.model.tensors, {}, facts(opened, notes)))
     ways = [Assignment(tensor, tensor) for tensor in opened.model.tensors]

@@ -14,6 +14,7 @@ import pytest
 from bundles import bf16, make_tree, picture, safetensors
 from samples import STORIES, Run
 
+from modelkit.bundles import unpack as program
 from modelkit.errors import BadRequest, BrokenFile, CannotAccess, ModelkitError, Refused, Unknowable
 from modelkit.operations import bundle_create, bundle_plan, bundle_unpack, seal
 from modelkit.operations.bundle_create import Created, create
@@ -283,6 +284,60 @@ def test_named_before_the_journal_knew(tree: Path, tmp_path: Path) -> None:
     (out / "model.safetensors").write_bytes((tree / "model.safetensors").read_bytes())
     unpack(str(tmp_path / "b"), str(out))
     assert picture(out) == picture(tree)
+
+
+@pytest.fixture
+def half(tree: Path, tmp_path: Path) -> Path:
+    """A tree that is half unpacked; the bundle is `b` beside it."""
+    made(tree, tmp_path / "b", **SMALL)
+    last = max((tmp_path / "b").glob("vol-*.mkv"))
+    last.rename(tmp_path / last.name)
+    with pytest.raises(CannotAccess, match="vol-"):
+        unpack(str(tmp_path / "b"), str(tmp_path / "out"))
+    (tmp_path / last.name).rename(last)
+    return tmp_path / "out"
+
+
+ODD_LINES = (
+    "[" * 100_000, "[]", "null", '{"finished": Infinity}', '{"finished": 999999}', '{"finished": -1}',
+    '{"volume": 1, "pieces": 3, "files": [1]}', '{"volume": 1, "pieces": 3, "files": {"0": Infinity}}',
+    '{"volume": 1, "pieces": 3, "files": {"-1": 3}}', '{"volume": 1, "pieces": -3, "files": {}}',
+)  # fmt: skip
+
+
+def test_a_journal_of_unpacking_edited_by_hand_is_refused(half: Path) -> None:
+    journal = half / ".modelkit-unpack" / "journal"
+    good = journal.read_text()
+    for line in ODD_LINES:
+        journal.write_text(f"{good}{line}\n")
+        with pytest.raises(Refused, match="is damaged"):
+            unpack(str(half.parent / "b"), str(half))
+
+
+@pytest.mark.parametrize("receiver", ["modelkit", "unpack.py"])
+def test_a_file_that_was_unpacked_and_taken_away_is_missed(
+    receiver: str, half: Path, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody may say that a tree is whole because a journal says that a file once was."""
+    whole = next(path for path in sorted(half.iterdir()) if path.is_file() and path.stat().st_size)
+    data, lost = whole.read_bytes(), next(n for n, at in enumerate(paths(half.parent / "b")) if at == whole.name)
+    whole.unlink()
+    if receiver == "modelkit":
+        with pytest.raises(Refused, match="no longer there"):
+            unpack(str(tmp_path / "b"), str(half))
+    else:
+        assert program.main(["unpack", str(tmp_path / "b"), str(half)]) == 1
+        assert "was unpacked and is gone" in capsys.readouterr().err
+    (half / ".modelkit-unpack" / f"{lost}.part").write_bytes(data)  # as when a power cut takes the rename back
+    if receiver == "modelkit":
+        unpack(str(tmp_path / "b"), str(half))
+    else:
+        assert program.main(["unpack", str(tmp_path / "b"), str(half)]) == 0
+    assert picture(half) == picture(tree)
+
+
+def paths(bundle: Path) -> list[str]:
+    return [file.path for file in open_bundle(str(bundle)).manifest.description.files]
 
 
 def test_disc_after_disc(tree: Path, tmp_path: Path) -> None:

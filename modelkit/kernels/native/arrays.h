@@ -13,8 +13,8 @@
         const type *from = in;                                            \
         for (size_t i = 0; i < count; i++) out[i] = from_##name(from[i]); \
     }
-static void narrow_f32(const float *x, size_t count, void *out) { memcpy(out, x, count * sizeof *x); }
-static void widen_f32(const void *in, size_t count, float *out) { memcpy(out, in, count * sizeof *out); }
+static void narrow_f32(const float *x, size_t count, void *out) { memmove(out, x, count * sizeof *x); }
+static void widen_f32(const void *in, size_t count, float *out) { memmove(out, in, count * sizeof *out); }
 CAST(f16, uint16_t)
 CAST(bf16, uint16_t)
 CAST(f8_e4m3, uint8_t)

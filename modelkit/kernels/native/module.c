@@ -25,7 +25,8 @@ static void *hold(struct buffers *held, PyObject *object, int writable, size_t i
     if (PyObject_GetBuffer(object, view, writable ? PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE : PyBUF_C_CONTIGUOUS))
         return NULL;
     held->count++;
-    if ((size_t)view->len % item || (uintptr_t)view->buf % item) {
+    const int of_kind = view->itemsize == 1 || (size_t)view->itemsize == item; /* objects of Python are of none */
+    if (!of_kind || (size_t)view->len % item || (uintptr_t)view->buf % item) {
         PyErr_Format(PyExc_ValueError, "argument %d: whole, aligned items of %zu bytes expected", held->count, item);
         return NULL;
     }
@@ -37,6 +38,12 @@ static PyObject *refused(struct buffers *held, const char *why) {
     release(held);
     if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, why);
     return NULL;
+}
+
+/* Whether whole == a * b; the product itself may be beyond what size_t holds */
+static int is_product(size_t whole, size_t a, size_t b) {
+    size_t product;
+    return !__builtin_mul_overflow(a, b, &product) && product == whole;
 }
 
 static const struct block_kernel *find_block(const char *name) {
@@ -119,7 +126,8 @@ static PyObject *multiply(PyObject *self, PyObject *arguments) {
     const uint8_t *from = hold(&held, blocks, 0, 1, &size);
     const float *x = from ? hold(&held, vector, 0, sizeof *x, &columns) : NULL;
     float *to = x ? hold(&held, out, 1, sizeof *to, &rows) : NULL;
-    if (!to || columns % block->values || size != rows * (columns / block->values) * block->size)
+    if (!to || columns % block->values || size % block->size ||
+        !is_product(size / block->size, rows, columns / block->values))
         return refused(&held, "sizes do not fit");
     RUN(block->multiply(from, rows, columns, x, to));
     Py_RETURN_NONE;
@@ -274,7 +282,8 @@ static PyObject *multiply_groups(PyObject *self, PyObject *arguments) {
     const float *x = from ? hold(&held, vector, 0, sizeof *x, &columns) : NULL;
     float *to = x ? hold(&held, out, 1, sizeof *to, &rows) : NULL;
     const size_t group = groups ? count / groups : 32;
-    if (!to || count != rows * columns || group % 32 || columns % group) return refused(&held, "sizes do not fit");
+    if (!to || !is_product(count, rows, columns) || group % 32 || columns % group)
+        return refused(&held, "sizes do not fit");
     RUN(chosen->multiply_groups(from, rows, columns, group, scale, zero, x, to));
     Py_RETURN_NONE;
 }

@@ -57,7 +57,8 @@ INLINE void pack_row(const uint8_t *codes, size_t count, int bits, size_t size, 
     if (at < size) memset(packed + at, 0, size - at);
 }
 
-/* Four bits are what most models have: loops that compilers make vectors of */
+/* Rows without bytes hold no codes: nothing is to be done, however many there are.
+   Four bits are what most models have: loops that compilers make vectors of */
 static void unpack4(const uint8_t *packed, size_t pairs, uint8_t *out) {
     for (size_t i = 0; i < pairs; i++) {
         out[2 * i] = packed[i] & 15;
@@ -73,20 +74,22 @@ static void unpack_bits(const uint8_t *packed, size_t rows, size_t size, int bit
         unpack4(packed, rows * size, codes);
         return;
     }
-    for (size_t row = 0; row < rows; row++) unpack_row(packed + row * size, size, bits, count, codes + row * count);
+    for (size_t row = 0; size && row < rows; row++)
+        unpack_row(packed + row * size, size, bits, count, codes + row * count);
 }
 static void pack_bits(const uint8_t *codes, size_t rows, size_t count, int bits, size_t size, uint8_t *packed) {
     if (bits == 4 && count == 2 * size) {
         pack4(codes, rows * size, packed);
         return;
     }
-    for (size_t row = 0; row < rows; row++) pack_row(codes + row * count, count, bits, size, packed + row * size);
+    for (size_t row = 0; size && row < rows; row++)
+        pack_row(codes + row * count, count, bits, size, packed + row * size);
 }
 
 /* As compressed-tensors packed until May 2026: no code crosses a word, bits are left at its top */
 static void unpack_padded(const uint32_t *words, size_t rows, size_t wide, int bits, size_t count, uint8_t *codes) {
     const size_t each = (size_t)(WORD / bits);
-    for (size_t row = 0; row < rows; row++, words += wide, codes += count)
+    for (size_t row = 0; wide && row < rows; row++, words += wide, codes += count)
         for (size_t i = 0; i < count; i += each) {
             uint32_t word = words[i / each];
             for (size_t k = i; k < smaller(i + each, count); k++, word >>= bits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -21,6 +22,24 @@ class Commands(click.Group):
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         return COMMANDS.get(name)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """What every command is for, its first paragraph whole: click would cut it to what fits into one line."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, (COMMANDS[name].help or "").partition("\n\n")[0]) for name in COMMANDS])
+
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it; what is near to a command's name is answered with it."""
+        try:
+            return super().resolve_command(context, arguments)
+        except click.UsageError as problem:
+            from difflib import get_close_matches
+
+            close = get_close_matches(arguments[0], COMMANDS, n=2)
+            meant = f" Did you mean {' or '.join(close)}?" if close else ""
+            raise click.UsageError(f"{problem.message}{meant}", problem.ctx) from None
 
 
 def say_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's signature
@@ -74,6 +93,8 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller (`>&-`): what is said is heard by nobody
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a letter that the terminal's encoding lacks is written as \xe9
+        sys.stdout.reconfigure(errors="backslashreplace")
     foreign = foreign_distribution()
     if foreign:
         sys.stderr.write(

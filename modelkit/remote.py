@@ -189,7 +189,7 @@ class RemoteFile:
         try:
             piece = body.take()
         except (OSError, HTTPException, ValueError) as error:
-            raise self._failed(error, late=isinstance(error, TimeoutError)) from error
+            raise self._failed(error) from error
         if not piece:
             raise self._refused(f"the server ended {body.left:,} bytes early", "run again, or " + DOWNLOAD)
         self._spent += time.monotonic() - began
@@ -214,11 +214,11 @@ class RemoteFile:
         error = self._refused(f"the server answers {status} ({words})", fix)
         return Absent(error.message, error.fix) if status in ABSENT else error
 
-    def _failed(self, error: Exception, *, late: bool) -> CannotAccess:
-        if late or isinstance(getattr(error, "reason", None), TimeoutError):
+    def _failed(self, error: Exception, *, late: bool = False) -> CannotAccess:
+        reason = getattr(error, "reason", error)  # of an answer that stops nothing is wrapped
+        if late or isinstance(reason, TimeoutError):
             message = f"no answer within {PATIENCE:.0f} seconds"
             return self._refused(message, "try again later, or " + DOWNLOAD)
-        reason = getattr(error, "reason", error)
         words = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
         if isinstance(reason, ssl.SSLCertVerificationError):
             return self._refused(f"the server's certificate is not trusted ({reason.verify_message})", FAULTY)

@@ -130,7 +130,7 @@ class Disk:
 
     def names(self) -> list[str]:
         with explained(self.root):
-            return sorted(entry.name for entry in os.scandir(self.root) if entry.is_file() or entry.is_symlink())
+            return sorted(entry.name for entry in os.scandir(self.root) if entry.is_symlink() or entry.is_file())
 
     def place(self, name: str) -> Path:
         """Where a file lies."""

@@ -414,6 +414,24 @@ def test_links_are_followed_inside_only(folder: Path, run: Run) -> None:
     assert digest_files(["d/out"])[0][0].digest == sha256(b"o")  # it was named
 
 
+def test_a_link_to_a_folder_hides_neither_the_folder_nor_itself(folder: Path) -> None:
+    """Each real folder was entered once, by whichever name came first: the files of the other one were missing."""
+    for name in ("a", "z"):
+        os.symlink("sub", folder / name)
+    files, unread = digest_files(["d"])
+    assert {file.path for file in files} >= {"d/a/inner", "d/sub/inner", "d/z/inner"}
+    assert not unread
+
+
+def test_folders_that_show_each_other_along_endless_ways_are_told(tmp_path: Path) -> None:
+    for number in range(16):
+        (tmp_path / "d" / f"f{number}").mkdir(parents=True)
+        for name in "ab":
+            os.symlink(f"../f{(number + 1) % 16}", tmp_path / "d" / f"f{number}" / name)
+    _, unread = digest_files([str(tmp_path / "d")])
+    assert "folders behind links" in unread[0].reason
+
+
 def cache(top: Path, files: dict[str, bytes]) -> tuple[Path, Path]:
     """The repository and the snapshot of a Hugging Face cache, laid out as huggingface_hub does it."""
     repository = top / "hub" / "models--org--name"
@@ -652,3 +670,17 @@ def test_validate_reads_the_lists_that_checksum_writes(tag: bool, tmp_path: Path
         done = run("validate", ".", "--level", "full", "--json", cwd=tmp_path)
         found = {one["rule"] for one in json.loads(done.stdout)["findings"]}
         assert {rule for rule in found if rule.startswith("checksum")} == rules, done.stdout
+
+
+def test_two_kinds_of_digest_are_not_asked_for_at_once(run: Run) -> None:
+    done = run("checksum", "--tensors", "--model", "model.gguf")
+    assert done.returncode == 2 and "exclude each other" in done.stderr
+
+
+def test_a_list_comes_through_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    command = [sys.executable, "-m", "modelkit", "checksum"]
+    lines = subprocess.run([*command, "a"], cwd=tmp_path, capture_output=True, check=True).stdout
+    for sent, code, words in ((lines, 0, "a: OK"), (b"0" * 64 + b"  a\n", 1, "a: FAILED"), (b"", 2, "no line with")):
+        done = subprocess.run([*command, "--check", "-"], cwd=tmp_path, input=sent, capture_output=True, check=False)
+        assert done.returncode == code and words in (done.stdout + done.stderr).decode()

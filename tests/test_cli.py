@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,21 @@ def modules_after(*arguments: object) -> set[str]:
         [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=True
     )
     return set(done.stderr.split())
+
+
+def test_a_letter_that_the_terminal_lacks_is_escaped(run: Run) -> None:
+    done = run("explain", "non-ascii-name", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and "'\\u0441" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_the_list_of_commands_cuts_no_sentence(run: Run) -> None:
+    words = " ".join(run("--help").stdout.split())
+    assert "... " not in words.partition("Commands:")[2] and "`quantize --importance` and llama-quantize read." in words
+
+
+def test_a_command_that_is_misspelt_is_named(run: Run) -> None:
+    done = run("quantise", "model", "model.gguf")
+    assert done.returncode == 2 and "Did you mean quantize?" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["convert", "--help"]])
@@ -258,3 +274,9 @@ def test_a_git_lfs_pointer_is_called_one(name: str, stories: Path, tmp_path: Pat
 def test_no_path_is_not_the_current_folder(run: Run) -> None:
     result = run("inspect", "", cwd=ROOT / "fixtures" / "stories" / "model")
     assert result.returncode == 1 and "is no path" in result.stderr
+
+
+def test_small_numbers_are_said_once(tmp_path: Path, run: Run) -> None:
+    save_file({"a": np.ones(4, np.float32)}, tmp_path / "a.safetensors")
+    words = run("inspect", tmp_path / "a.safetensors").stdout
+    assert "parameters    4 in 1 tensor\n" in words and "size          16 bytes, 32.0 bits a weight\n" in words

@@ -166,3 +166,10 @@ def test_a_vocabulary_alone_is_called_so(stories: Path, tmp_path: Path, run: Run
         done = run(*call)
         assert done.returncode == 1 and "holds a vocabulary and no weights" in done.stderr, done.stderr
     assert run("inspect", path).returncode == 0
+
+
+def test_a_name_that_the_system_refuses_is_named(tmp_path: Path, run: Run) -> None:
+    name = "a" * 300
+    for destination in (f"{name}.gguf", f"{name}/"):
+        done = run("convert", STORIES, destination, cwd=tmp_path)
+        assert done.returncode == 1 and f"error: {name}" in done.stderr and "output:" not in done.stderr

@@ -164,7 +164,7 @@ def test_gguf_keys_survive_a_conversion_within_gguf(stories: Path, tmp_path: Pat
         ("f8_e4m3", "out.gguf", Unsupported, "does not hold f8_e4m3"),
         ("q4_k", "out/", Unsupported, "does not hold q4_k"),
         ("pure:iq4_nl", "out.gguf", BadRequest, "can be read, not written"),
-        ("q9_9", "out.gguf", BadRequest, "no encoding is called"),
+        ("q9_9", "out.gguf", BadRequest, "no recipe, encoding or layout is called"),
         ("pure:f16", "out.gguf", BadRequest, "nothing can be quantised"),
         ("f16", "out.xyz", BadRequest, "names no format"),
     ],

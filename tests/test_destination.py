@@ -184,12 +184,43 @@ def test_a_receipt_does_not_replace_a_model_and_fails_early(source: Path, tmp_pa
     assert source.read_bytes() == before and names(tmp_path) == ["a.safetensors"]
 
 
+def test_a_pipe_is_not_replaced(source: Path, tmp_path: Path, run: Run) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    result = run("convert", source, tmp_path / "pipe.gguf", "--force")
+    assert result.returncode == 1 and "is neither a file nor a folder" in result.stderr
+    assert (tmp_path / "pipe.gguf").is_fifo() and names(tmp_path) == ["a.safetensors", "pipe.gguf"]
+
+
 def test_a_page_does_not_replace_a_model(tmp_path: Path, run: Run) -> None:
     model = tmp_path / "model"
     shutil.copytree(STORIES, model)
     result = run("verify", model, model, "--html", model / "model.safetensors")
     assert result.returncode == 1 and "is a file of the model" in result.stderr
     assert (model / "model.safetensors").read_bytes() == (STORIES / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("taken", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_no_report_replaces_a_file_of_a_folder_that_is_read(taken: str, tmp_path: Path, run: Run) -> None:
+    model, ids = tmp_path / "model", tmp_path / "ids.npy"
+    shutil.copytree(STORIES, model)
+    np.save(ids, np.arange(8))
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    for call in (
+        ("validate", model, "-o", model / taken),
+        ("validate", tmp_path, "-f", "json", "-o", model / taken),
+        ("convert", model, tmp_path / "b.gguf", "--receipt", model / taken),
+        ("verify", model, model, "--tokens-file", ids, "--html", model / taken),
+        ("importance", model, "--tokens-file", ids, "--force", "-o", model / taken),
+        ("policy", "init", model, "--force", "-o", model / taken),
+    ):
+        result = run(*call)
+        assert result.returncode == 1 and "is a file of the model" in result.stderr, call
+    result = run("run", model, "--tokens-file", ids, "--logits", ids)
+    assert result.returncode == 1 and "is a file of the model" in result.stderr
+    assert np.load(ids).shape == (8,)
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    for report in ("report.json", "report.json"):  # its own, of an earlier run, is replaced
+        assert run("validate", model, "-f", "json", "-o", model / report).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -327,6 +327,72 @@ def test_keep_and_recipes_name_encodings_of_the_same_layout(stories: Path, tmp_p
         go(stories, tmp_path / "both", "gptq", keep=("down_proj=awq",))
 
 
+def test_kinds_and_layers_of_recipes_mean_the_same_in_a_folder(stories: Path, tmp_path: Path) -> None:
+    """They were looked for under GGUF's names alone, and such rules had no effect on layouts."""
+    rules = {
+        "output": "gptq:bits=8", "attention_v": "gptq:bits=8,group=64", "attention_q": "bf16", "attention_k": "f32",
+        "attention_output": "gptq:bits=3,group=64", "ffn_up": "gptq:bits=2,group=64", "ffn_gate": "f16",
+    }  # fmt: skip
+    text = "".join(f'[[rules]]\nkind = "{kind}"\nto = "{to}"\n' for kind, to in rules.items())
+    first = '[[rules]]\nkind = "ffn_down"\nlayers = "first 1/3"\narchitecture = ["llama"]\nto = "gptq:bits=8"\n'
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(f'base = "gptq"\n{text}{first}')
+    go(stories, tmp_path / "mine", None, recipe=str(recipe))
+    found = encodings(tmp_path / "mine")
+    layer = {name.removeprefix("model.layers.1."): encoding for name, encoding in found.items() if ".1." in name}
+    assert layer == {
+        "input_layernorm.weight": "bf16",
+        "post_attention_layernorm.weight": "bf16",
+        "self_attn.v_proj.weight": "gptq:bits=8,group=64",
+        "self_attn.q_proj.weight": "bf16",
+        "self_attn.k_proj.weight": "f32",
+        "self_attn.o_proj.weight": "gptq:bits=3,group=64",
+        "mlp.up_proj.weight": "gptq:bits=2,group=64",
+        "mlp.gate_proj.weight": "f16",
+        "mlp.down_proj.weight": "gptq:bits=4,group=128",
+    }
+    assert found["model.layers.0.mlp.down_proj.weight"] == "gptq:bits=8,group=128"
+    assert found["model.embed_tokens.weight"] == "gptq:bits=8,group=128"
+    recipe.write_text('base = "gptq"\n[[rules]]\nkind = "attention_v"\nto = "awq"\n')
+    with pytest.raises(Refused, match="at once"):
+        go(stories, tmp_path / "both", None, recipe=str(recipe))
+
+
+@pytest.mark.parametrize("to", ["gptq", "gptq:zeros=v2", "awq", "compressed-tensors", "mlx"])
+def test_a_symmetric_model_may_be_written_as_an_asymmetric_one(to: str, tour: dict[str, Path], tmp_path: Path) -> None:
+    """Its zeros read as those of a symmetric one: the proof took that for damage."""
+    assert go(tour["gptq"], tmp_path / "there", with_options(to, None, False, None)) == {"EXACT": 29}
+    assert model_digest(tmp_path / "there").digest == model_digest(tour["gptq"]).digest
+
+
+def test_zeros_that_all_lie_beside_the_middle_are_not_those_of_the_other_version(stories: Path, tmp_path: Path) -> None:
+    arrays = load_file(stories / "model.safetensors")
+    name = "model.layers.1.self_attn.v_proj.weight"
+    arrays[name] = np.resize(np.float32([-0.9, 0.6, 0.1, -0.2]), arrays[name].shape).astype(ml_dtypes.bfloat16)
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "config.json").write_bytes((stories / "config.json").read_bytes())
+    save_file(arrays, tmp_path / "odd" / "model.safetensors", {"format": "pt"})
+    go(tmp_path / "odd", tmp_path / "gptq", "gptq:symmetric=no,method=rtn")
+    assert (load_file(tmp_path / "gptq" / "model.safetensors")[name.replace("weight", "qzeros")] == -0x77777778).all()
+    assert encodings(tmp_path / "gptq")[name] == "gptq:bits=4,group=128,symmetric=no"
+
+
+@pytest.mark.parametrize("zeros", ["v1", "v2"])
+def test_a_constant_weight_says_nothing_of_the_version_of_all_zeros(zeros: str, stories: Path, tmp_path: Path) -> None:
+    """It lies 15 steps off its zeros in one version: the mean over all weights told the other one from it."""
+    arrays = load_file(stories / "model.safetensors")
+    for name, value in (("k_proj", 0.5), ("o_proj", 0.0)):
+        name = f"model.layers.1.self_attn.{name}.weight"
+        arrays[name] = np.full_like(arrays[name], value)
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "config.json").write_bytes((stories / "config.json").read_bytes())
+    save_file(arrays, tmp_path / "odd" / "model.safetensors", {"format": "pt"})
+    go(tmp_path / "odd", tmp_path / "gptq", f"gptq:symmetric=no,zeros={zeros}")
+    found = encodings(tmp_path / "gptq")
+    assert found["model.layers.0.mlp.up_proj.weight"].endswith("zeros=v2") == (zeros == "v2")
+    assert go(tmp_path / "gptq", tmp_path / "ct", "compressed-tensors") == {"EXACT": 29}
+
+
 @pytest.mark.parametrize(
     ("to", "layer", "scale"),
     [
@@ -380,15 +446,53 @@ def test_rows_that_do_not_divide_are_refused_with_the_groups_that_do(tmp_path: P
     assert go(tmp_path / "a.safetensors", tmp_path / "b", "gptq:group=64") == {"EXACT": 2}  # all ones: exactly
 
 
+@pytest.mark.parametrize(("to", "fix"), [("gptq:bits=7", "bits=2, bits=3"), ("awq:bits=8", "--to awq:bits=4")])
+def test_a_width_that_a_layout_lacks_is_answered_with_those_that_it_has(
+    to: str, fix: str, stories: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Unsupported, match="bits") as error:
+        go(stories, tmp_path / "b", to)
+    assert fix in error.value.fix
+
+
+def test_a_weight_that_does_not_fit_keeps_its_own_encoding(tmp_path: Path) -> None:
+    save_file({"model.layers.0.mlp.up_proj.weight": np.ones((2, 256), np.float32)}, tmp_path / "a.safetensors")
+    with pytest.raises(Unsupported) as error:
+        go(tmp_path / "a.safetensors", tmp_path / "b", "gptq")
+    assert "=f32" in error.value.fix
+
+
 def test_options_and_words_say_the_same_or_contradict() -> None:
     assert with_options("gptq", 64, None, None) == "gptq:group=64"
     assert with_options("gptq:bits=8", 64, False, "rtn") == "gptq:bits=8,group=64,method=rtn,symmetric=no"
     assert with_options("gptq:group=64", 64, None, None) == "gptq:group=64"
     assert with_options("q4_0", None, None, "rtn") == "q4_0"
     assert with_options("llama2c", 32, None, None) == "llama2c:group=32"
+    assert with_options("pure:mlx:bits=8", 32, None, None) == "pure:mlx:bits=8,group=32"
+    for recipe in ("q4_k_m", "Q4_K_M", "pure:q4_0"):
+        with pytest.raises(BadRequest, match="its own groups and its own search"):
+            with_options(recipe, 32, None, None)
     for text, group in (("gptq:group=64", 32), ("q4_k_m", 32), ("bf16", 64)):
         with pytest.raises(BadRequest):
             with_options(text, group, None, None)
+
+
+def test_formats_that_are_not_written_are_refused_with_those_that_are(stories: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="format=naive-quantized") as wrong:
+        go(stories, tmp_path / "out", "compressed-tensors:format=naive-quantized")
+    assert "mxfp8-quantized" in wrong.value.fix
+
+
+def test_e4m3_without_a_scale_has_no_place_among_compressed_tensors(stories: Path, tmp_path: Path) -> None:
+    """It was written, and then not read back: the message was that of a file that is incomplete."""
+    with pytest.raises(Unsupported, match="without a scale") as error:
+        prepare(Request(str(stories), f"{tmp_path}/out/", "compressed-tensors", keep=("q_proj=f8_e4m3",)))
+    keep = ("q_proj=compressed-tensors:format=float-quantized",)
+    assert "format=float-quantized" in error.value.fix
+    assert go(stories, tmp_path / "out", "compressed-tensors", keep=keep) == {"EXACT": 8, "QUANTISED": 21}
+    assert go(stories, tmp_path / "f8", "f8_e4m3") == {"EXACT": 7, "ROUNDED": 22}
+    with pytest.raises(Unsupported, match="embed_tokens"):
+        go(tmp_path / "f8", tmp_path / "ct", "compressed-tensors")
 
 
 @pytest.mark.parametrize("group", [32, 64, 128])

@@ -56,7 +56,7 @@ def test_importance_weights_make_the_bytes_of_llama_quantize(recipe: str, storie
     matters = {"importance": str(tmp_path / "imatrix.gguf")}
     result = convert(Request(str(tmp_path / "in.gguf"), str(tmp_path / "out.gguf"), recipe, **matters))
     assert golden_stories.digest(tmp_path / "out.gguf") == wanted[f"{recipe} importance"]
-    assert any("1 quantised tensors have no importance" in note for note in result.prepared.notes)
+    assert any("1 quantised tensor has no importance weights" in note for note in result.prepared.notes)
 
 
 def test_a_folder_gets_the_types_that_its_gguf_gets(stories: Path, tmp_path: Path) -> None:
@@ -180,6 +180,17 @@ def test_other_ways_to_ask_wrongly(stories: Path, tmp_path: Path, run: Run) -> N
             prepare(Request(str(stories), "out.gguf", "q4_0", keep=(keep,)))
     with pytest.raises(BadRequest, match="both say"):
         prepare(Request(str(stories), "out.gguf", "q4_0", recipe="mine.toml"))
-    with pytest.raises(BadRequest, match="the recipe q4_k_s or q4_k_m"):
+    with pytest.raises(BadRequest, match="did you mean q4_k_s or q4_k_m"):
         parse("q4_k_n")
+    for to, keep in (("q4_0", ("attn_v=q4_k_m",)), ("pure:q4_k_m", ())):
+        with pytest.raises(BadRequest, match="is a recipe for a whole model") as error:
+            prepare(Request(str(stories), "out.gguf", to, keep=keep))
+        assert error.value.fix == "name one, like q4_k"
     assert run("quantize", stories, tmp_path / "out.gguf").returncode == 2
+
+
+def test_a_pattern_that_finds_nothing_is_told(stories: Path) -> None:
+    made = prepare(Request(str(stories), "out.gguf", "q4_0", keep=("attn_v=q8_0", "attn-v=q8_0")))
+    assert [note for note in made.notes if "--keep" in note] == [
+        "--keep attn-v: no tensor is called so; the plan shows the written names"
+    ]

@@ -322,6 +322,13 @@ def test_a_slow_server_is_given_up(server: Server, fault: str, monkeypatch: pyte
     assert "no answer within" in message or "bytes came in" in message
 
 
+def test_the_sockets_own_patience_says_the_same(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = remote._Watch
+    monkeypatch.setattr(remote, "PATIENCE", 0.4)
+    monkeypatch.setattr(remote, "_Watch", lambda patience: watch(60))
+    assert "no answer within" in refused(server, "silent")
+
+
 def test_a_body_without_end_costs_little(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "MOST_BYTES", 8 * 2**20)
     message = refused(server, "endless")

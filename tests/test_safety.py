@@ -25,6 +25,14 @@ SLOWLY = {**os.environ, "MODELKIT_KERNELS": "numpy"}
 """With numpy there is time to interrupt a run; the bytes are the same."""
 
 
+def test_a_link_that_leads_nowhere_beside_a_file_is_no_obstacle(tmp_path: Path, run: Run) -> None:
+    save_file({"a": np.ones(4, np.float32)}, tmp_path / "a.safetensors")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "gone").symlink_to("nothing")
+    for call in (("inspect",), ("validate",), ("checksum", "--model")):
+        assert run(*call, tmp_path / "a.safetensors").returncode == 0
+
+
 def digest(path: Path) -> str:
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()

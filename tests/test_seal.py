@@ -215,3 +215,8 @@ def test_the_command(sealed: bytes, converted: Any, run: Run, tmp_path: Path) ->
 def test_a_bundle_without_a_seal(tmp_path: Path) -> None:
     with pytest.raises(CannotAccess, match=r"SEAL\.json"):
         read(tmp_path)
+
+
+def test_a_folder_without_a_seal_is_called_so(stories: Path, run: Run) -> None:
+    done = run("verify", "--seal", stories, stories)
+    assert done.returncode == 1 and "holds no seal (SEAL.json)" in done.stderr

@@ -348,3 +348,11 @@ def test_one_position_decides_nothing(made: Path, tmp_path: Path) -> None:
     request = replace(request, converted=str(made / "bf16.gguf"), gate=GATES["lossless"])
     passed = verify(request).judgement
     assert passed is not None and passed.answer == "passed"
+
+
+def test_a_text_without_words_is_no_measurement(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    empty = tmp_path / "empty.txt"
+    empty.write_text("")
+    with pytest.raises(BadRequest, match="gives no tokens"):
+        modelkit.verify(STORIES, STORIES, text=str(empty))

@@ -19,9 +19,9 @@ def run(source: str, destination: str, to: str | None, options: Mapping[str, Any
 
 def _body(source: str, destination: str, to: str | None, options: Mapping[str, Any], prepares: str) -> int:
     from modelkit.operations import convert as operation
+    from modelkit.operations.reports import check_report_beside
     from modelkit.report import console, conversion
     from modelkit.report.progress import progress
-    from modelkit.sources import check_report
 
     request = operation.Request(
         source,
@@ -47,7 +47,7 @@ def _body(source: str, destination: str, to: str | None, options: Mapping[str, A
         return 0
     operation.check(prepared)
     if options["receipt"]:
-        check_report(options["receipt"], operation.model_paths(prepared))
+        check_report_beside(options["receipt"], operation.model_paths(prepared))
     try:
         with progress(Path(destination).name, prepared.plan.layout.size, quiet=options["quiet"]) as bar:
             result = operation.carry_out(prepared, bar)

@@ -97,6 +97,7 @@ def run_safely(work: Callable[[], int]) -> None:
         code = 0
     except OSError as problem:  # the library explains its own; what is left is the way out: a full disk, mostly
         _drop_output()
-        console.error(CannotAccess(f"output: {problem.strerror or problem}"))
+        where = "output" if problem.filename is None else os.fsdecode(problem.filename)
+        console.error(CannotAccess(f"{where}: {problem.strerror or problem}"))
         code = 1
     sys.exit(code)

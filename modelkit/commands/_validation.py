@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modelkit.errors import BadRequest
-from modelkit.sources import check_report
+from modelkit.operations.reports import check_report_beside
 
 
 def run(paths: tuple[str, ...], options: Mapping[str, Any]) -> int:
@@ -19,7 +19,7 @@ def run(paths: tuple[str, ...], options: Mapping[str, Any]) -> int:
     outputs = _outputs(options)
     for _, output in outputs:
         if output is not None:
-            check_report(output, [Path(path) for path in paths])
+            check_report_beside(output, [Path(path) for path in paths])
     level: Any = options["level"] or (policy.level if policy else None) or "header"
     request = operation.Request(
         paths,
@@ -87,9 +87,9 @@ def _baseline(path: str | None) -> frozenset[str]:
     from modelkit.sources import explained
 
     with explained(path):
-        text = Path(path).read_text(encoding="utf-8")
+        data = Path(path).read_bytes()
     try:
-        found = json.loads(text)["findings"]
+        found = json.loads(data)["findings"]
         return frozenset(str(one["fingerprint"]) for one in found)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise BadRequest(f"{path}: is no report of modelkit", "write one: modelkit validate -f json -o FILE") from None

@@ -23,14 +23,16 @@ Exit codes: 0 done, or all is as the list says, 1 something differs, is missing 
 or nothing differs but not everything could be read, 130 interrupted."""
 )
 @click.argument("path", nargs=-1)
-@click.option("--tensors", "what", flag_value="tensor", help="Each stored tensor: HEX  FILE:TENSOR.")
-@click.option("--model", "what", flag_value="model", help="What the model means, in whatever form it is stored.")
-@click.option("--check", "listing", metavar="FILE", help="Check a list, or a folder that says its own digests.")
+@click.option("--tensors", is_flag=True, help="Each stored tensor: HEX  FILE:TENSOR.")
+@click.option("--model", is_flag=True, help="What the model means, in whatever form it is stored.")
+@click.option(
+    "--check", "listing", metavar="FILE", help="Check a list (- is stdin), or a folder that says its own digests."
+)
 @click.option("--tag", is_flag=True, help="BSD lines: SHA256 (NAME) = HEX.")
 @click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="Threads. [default: cores]")
 @quiet_option
 @json_option
-def command(path: tuple[str, ...], listing: str | None, **options: Any) -> None:
+def command(path: tuple[str, ...], listing: str | None, tensors: bool, model: bool, **options: Any) -> None:
     """Print the sha256 of every file at PATH, in lines that sha256sum reads.
 
     A folder stands for all files below it. --model is one digest for all containers, shards and encodings
@@ -41,6 +43,9 @@ def command(path: tuple[str, ...], listing: str | None, **options: Any) -> None:
         raise click.UsageError("name a PATH, or a list with --check")
     if listing is not None and options["tag"]:
         raise click.UsageError("--tag is about lines that are written; --check reads both kinds")
+    if tensors and model:
+        raise click.UsageError("--tensors and --model exclude each other: each digests something else")
+    options["what"] = "tensor" if tensors else "model" if model else None
     run_safely(lambda: _check(path, listing, options) if listing is not None else _digest(path, options))
 
 

@@ -115,15 +115,15 @@ def _plan(request: Request, *, as_json: bool) -> int:
 
 
 def _verify(request: Request, html: str | None, *, quiet: bool, as_json: bool) -> int:
+    from modelkit.operations.reports import check_report_beside
     from modelkit.operations.verify import input_paths, verify
     from modelkit.report import console, verification
     from modelkit.report.progress import progress
     from modelkit.runner.threads import use_free_cores
-    from modelkit.sources import check_report
 
     use_free_cores()
     if html is not None:
-        check_report(html, input_paths(request))
+        check_report_beside(html, input_paths(request))
     with progress("verify", None, quiet=quiet) as bar:
         found = verify(request, bar)
     if html is not None:

@@ -83,6 +83,9 @@ class Integers:
         """int-quantized is 8 bits and a scale for each row where nothing else is said."""
         if words.get("format") in FLOAT_FORMATS:
             return _ct_floats.configured(words)
+        if words.get("format", "pack-quantized") not in ("pack-quantized", "int-quantized"):
+            known = ", ".join(("pack-quantized", "int-quantized", *FLOAT_FORMATS))
+            raise BadRequest(f"format={words['format']} is not written", f"written are: {known}")
         start = Integers(8, 0, packed=False) if words.get("format") == "int-quantized" else self
         made = configured(start, words, TABLE)
         if made.tile == 0 and "group" not in words:

@@ -80,28 +80,30 @@ def say_if_labelled_otherwise(
 def weighed_version(companions: Companions, found: list[Tensor], label: Label) -> Version:
     """The version by which codes lie evenly around their zeros; the label where the data do not say."""
     labelled: Version = label.version or "v1"
-    means: dict[Version, float] = {"v1": 0.0, "v2": 0.0}
-    weighed = 0
-    for tensor in found[:MOST]:
-        assert isinstance(tensor.encoding, Gptq)  # noqa: S101 - made above
-        one = balance(companions.arrays, tensor, tensor.encoding)
-        if one is not None:
-            means = {"v1": means["v1"] + one[0], "v2": means["v2"] + one[1]}
-            weighed += 1
     other: Version = "v2" if labelled == "v1" else "v1"
-    if not weighed or abs(means[labelled]) < 0.7 * weighed:
+    weighed = [one for tensor in found[:MOST] if (one := _balance(companions, tensor)) is not None]
+    if not weighed:
+        return labelled
+    # the middle one counts: a constant weight lies many steps off in one version, and would outweigh all others
+    sides: tuple[tuple[Version, int], ...] = (("v1", 0), ("v2", 1))
+    off = {version: abs(sorted(one[side] for one in weighed)[len(weighed) // 2]) for version, side in sides}
+    if off[labelled] < 0.7:
         return labelled
     name = found[0].parts[1].name
-    clear = abs(means[other]) < 0.3 * weighed
+    clear = off[other] < 0.3
     true = {"v1": "gptq", "v2": "gptq_v2"}[other if clear else labelled]
-    message = (
-        f"'{name}': codes lie {abs(means[labelled]) / weighed:.2f} steps off their zeros as the config counts them; "
-        + (f"as {true} they lie around them: the data are believed" if clear else "the other way does not fit either")
+    message = f"'{name}': codes lie {off[labelled]:.2f} steps off their zeros as the config counts them; " + (
+        f"as {true} they lie around them: the data are believed" if clear else "the other way does not fit either"
     )
     fix = f"set checkpoint_format to {true}" if clear else "verify the model by running it"
     judged: Severity | None = "error" if clear else None
     companions.say(ZEROS, name, message, fix, severity="warning", judged=judged)
     return other if clear else labelled
+
+
+def _balance(companions: Companions, tensor: Tensor) -> tuple[float, float] | None:
+    assert isinstance(tensor.encoding, Gptq)  # noqa: S101 - made by the layout
+    return balance(companions.arrays, tensor, tensor.encoding)
 
 
 def say_if_the_map_is_denied(companions: Companions, found: list[Tensor], label: Label) -> None:

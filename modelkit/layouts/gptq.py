@@ -55,6 +55,11 @@ def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]
         encoding = tensor.encoding
         assert isinstance(encoding, Gptq)  # noqa: S101 - made below
         version = uniform_version(arrays, tensor, encoding, label)
+        if version not in (None, label.version or "v1") and label.symmetric is False:
+            # equal zeros one step off the middle: of the other version, or of a weight that is a little lopsided
+            undecided = undecided or weighed_version(companions, found, label)
+            told.add(undecided)
+            version = version if version == undecided else None
         if version is not None:
             encoding = replace(encoding, offset="middle", zeros=version)
             say_if_labelled_otherwise(companions, tensor, version, label, told)

@@ -70,12 +70,13 @@ def create(request: Request, progress: Progress | None = None) -> Created:
     try:
         with locked(journal.lock):
             plan = make(request, journal.sizing(), _two_files(request, journal) if request.two_files else None)
+            sealed = seal.make(request.source) if request.seal else b""  # a model that cannot be run is refused now
             done = journal.resume(plan.to_json())
             if done is None:
                 done = Done(bundle_documents.created_now(), plan.sizing)
                 journal.begin(plan.to_json(), plan.sizing, done.created)
             journal.tidy()
-            created = _Creation(plan, journal, done, progress).run()
+            created = _Creation(plan, journal, done, sealed, progress).run()
     finally:
         if not journal.exists():  # refused before anything began: no empty folders are left
             with suppress(OSError):
@@ -109,7 +110,11 @@ def _two_files(request: Request, journal: Journal) -> str:
     if not (journal.exists() and folder.is_dir()):
         if folder.is_dir() and not folder.is_symlink():
             shutil.rmtree(folder)
-        export.export(conversion.Request(request.source, str(folder), workers=request.threads))
+        try:
+            export.export(conversion.Request(request.source, str(folder), workers=request.threads))
+        except Refused as error:  # a bundle has no --to and no --allow-requantize of its own
+            fix = "leave it out, or bundle what `modelkit export --two-files` makes with --to f32 or --allow-requantize"
+            raise Refused(f"--two-files: {error.message}", fix) from None
     return str(folder)
 
 
@@ -144,19 +149,17 @@ def _remove_two_files(journal: Journal) -> None:
 class _Creation:
     """One run of `create`."""
 
-    def __init__(self, plan: Plan, journal: Journal, done: Done, progress: Progress | None) -> None:
+    def __init__(self, plan: Plan, journal: Journal, done: Done, sealed: bytes, progress: Progress | None) -> None:
         self.plan = plan
         self.bundle = journal.bundle
         self.journal = journal
         self.done = done
         self.resumed = len(done.volumes)
-        self.seal = b""
+        self.seal = sealed
         self._progress = progress
         self._size = plan.tree.size
 
     def run(self) -> Created:
-        if self.plan.request.seal:  # before all else: a model that cannot be run is refused now
-            self.seal = seal.make(self.plan.request.source)
         found = self._scan()
         first = equal_pieces(self.plan.tree, self.plan.cuts, found.prints)
         coding = Coding(self.plan, found.prints, first)

@@ -48,7 +48,7 @@ def convert(
     workers: int | None = None,
     memory: int = conversion.MEMORY,
     recipe: Path | None = None,
-    keep: Sequence[str] = (),
+    keep: str | Sequence[str] = (),
     requantize_rest: bool = False,
     importance: Path | None = None,
     method: Literal["rtn", "mse"] | None = None,
@@ -58,9 +58,9 @@ def convert(
     """Convert or quantise a model; the ending of `destination` chooses the format, a slash a folder.
 
     `to` is a recipe, an encoding or a layout as after --to, None keeps what is there; or `recipe` is a TOML file.
-    `keep` has PATTERN=NAME. `importance` is an imatrix file. `method`, `group_size` and `symmetric` are those of
-    `modelkit quantize`. `memory` is in bytes, `workers` are threads (None = cores). The result has a verdict for
-    every tensor. Raises BadValue for a weight that the target cannot hold.
+    `keep` has PATTERN=NAME, one or several. `importance` is an imatrix file. `method`, `group_size` and `symmetric`
+    are those of `modelkit quantize`. `memory` is in bytes, `workers` are threads (None = cores). The result has a
+    verdict for every tensor. Raises BadValue for a weight that the target cannot hold.
     """
     if to is None and (method, group_size, symmetric) != (None, None, None):
         raise BadRequest("method, group_size and symmetric need a layout to belong to", "say which: to=...")
@@ -75,7 +75,7 @@ def convert(
         workers=workers,
         memory=memory,
         recipe=None if recipe is None else os.fspath(recipe),
-        keep=tuple(keep),
+        keep=(keep,) if isinstance(keep, str) else tuple(keep),
         importance=None if importance is None else os.fspath(importance),
         rest=requantize_rest,
     )
@@ -184,7 +184,11 @@ def run(
 def logits(model: Path, ids: ArrayLike, *, memory: int | None = None) -> F32:
     """The logits after each token: float32 [tokens, vocabulary], or [batch, tokens, vocabulary] for 2-D ids."""
     opened = runnable(model)
-    wanted = np.asarray(ids)
+    try:
+        wanted = np.asarray(ids)
+    except ValueError:
+        fix = "give rows of one length, or one after the other"
+        raise BadRequest("the rows of ids have different lengths", fix) from None
     if wanted.dtype.kind not in "iu" or wanted.ndim not in (1, 2) or not wanted.size:
         raise BadRequest(
             f"ids are {wanted.dtype}{list(wanted.shape)}; whole numbers [tokens] or [batch, tokens] expected"

@@ -34,18 +34,19 @@ def parts(kind: str) -> list[Part]:
 
 
 def explain(word: str) -> list[Part]:
-    """The pages of everything that has this name; raises BadRequest with what comes near."""
+    """The pages of everything that has this name, as it is typed after --to; raises BadRequest with what comes near."""
     found, names = [], set[str]()
+    name = word.lower().removeprefix("pure:").partition(":")[0]
     for kind in KINDS:
         for part in parts(kind):
             names.add(part.name)
-            if part.name in (word.lower(), word.lower().replace("-", "_")):
+            if part.name in (name, name.replace("-", "_"), name.replace("_", "-")):
                 found.append(part)
     if found:
         return found
     from difflib import get_close_matches
 
-    close = get_close_matches(word.lower(), sorted(names), n=3, cutoff=0.5)
+    close = get_close_matches(name, sorted(names), n=3, cutoff=0.5)
     fix = f"did you mean {' or '.join(close)}?" if close else "see modelkit list rules"
     raise BadRequest(f"nothing is called '{word}'", fix)
 

@@ -18,6 +18,9 @@ from modelkit.sums import GIT
 GIT_INDEX = "git-index"
 """git's name of what it keeps of a file: the content, or the pointer that git-lfs puts in its place."""
 
+MOST_LINKED = 1_000
+"""Folders behind links: a few that lead to each other show the same folder along more ways than can be walked."""
+
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {}\n"
 
 
@@ -56,9 +59,9 @@ def files_of(path: str, unread: list[Unread]) -> Iterator[str]:
 def _below(folder: str, unread: list[Unread]) -> Iterator[str]:
     home = _home(Path(folder).resolve())
     found: list[str] = []
-    waiting, seen = [folder], {os.path.realpath(folder)}
+    waiting, linked = [(folder, frozenset({os.path.realpath(folder)}), False)], 0
     while waiting:
-        place = waiting.pop()
+        place, above, below_link = waiting.pop()
         try:
             entries = list(os.scandir(place))
         except OSError as error:
@@ -71,9 +74,13 @@ def _below(folder: str, unread: list[Unread]) -> Iterator[str]:
                 unread.append(Unread(path, reason))
             elif not entry.is_dir():
                 found.append(path)
-            elif (real := os.path.realpath(entry.path)) not in seen:
-                seen.add(real)
-                waiting.append(path)
+            elif (real := os.path.realpath(entry.path)) not in above:  # what leads back up has no end
+                inside = below_link or entry.is_symlink()
+                linked += inside
+                if inside and linked > MOST_LINKED:
+                    unread.append(Unread(path, f"one of more than {MOST_LINKED:,} folders behind links"))
+                    break
+                waiting.append((path, above | {real}, inside))
     yield from sorted(found)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from modelkit.sums import ALGORITHMS, GIT, MODEL, Entry, Kind, parse
 
 LARGEST_LIST = 64 * 2**20
 """Bytes: some half a million lines."""
+
+STANDARD_INPUT = "-"
 
 HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 
@@ -35,20 +38,35 @@ class Listing:
 
 
 def read_list(path: str) -> Listing:
-    """Raises BadRequest for a file that holds no digests, BrokenFile for a hostile one, CannotAccess."""
+    """A list by its path, or `-` for what comes through standard input.
+
+    Raises BadRequest for a file that holds no digests, BrokenFile for a hostile one, CannotAccess.
+    """
+    if path == STANDARD_INPUT:
+        data = sys.stdin.buffer.read(LARGEST_LIST + 1) if sys.stdin is not None else b""
+        _refuse_large(path, len(data))
+        return _listing(data, path, "")
     opener = Disk(path)
     if opener.main is None:
         return _folder(path)
     source = opener.open(opener.main)
-    if source.size > LARGEST_LIST:
-        message = f"{path}: {source.size:,} bytes are too many for a list of digests ({LARGEST_LIST:,} at most)"
-        raise BrokenFile(message, "name the list, not the model", "manifest-too-large")
+    _refuse_large(path, source.size)
     data = source.read(0, source.size)
     opener.close()
     folder = os.path.dirname(path)
     target = pointer(path)
     if target is not None:
         return Listing((Entry(opener.main, target.digest, "sha256", "file", target.size),), folder)
+    return _listing(data, path, folder)
+
+
+def _refuse_large(path: str, size: int) -> None:
+    if size > LARGEST_LIST:
+        message = f"{path}: {size:,} bytes are too many for a list of digests ({LARGEST_LIST:,} at most)"
+        raise BrokenFile(message, "name the list, not the model", "manifest-too-large")
+
+
+def _listing(data: bytes, path: str, folder: str) -> Listing:
     if data.lstrip()[:1] in (b"{", b"["):
         return Listing(tuple(_json(data, path)), folder)
     found = list(parse(data, path))

@@ -25,11 +25,12 @@ from modelkit.formats._gguf_file import whole_file
 from modelkit.formats._gguf_header import ALIGNMENT
 from modelkit.lazy import np
 from modelkit.operations.importance import MOST
+from modelkit.operations.reports import check_report_beside
 from modelkit.operations.runnable import Runnable, runnable
 from modelkit.operations.sample import Sample, ids_of_text, read_ids
 from modelkit.operations.verify import peak_memory
 from modelkit.runner.decoder import Decoder
-from modelkit.sources import check_report, write_whole
+from modelkit.sources import write_whole
 from modelkit.tensors import Tensor
 
 if TYPE_CHECKING:
@@ -173,8 +174,7 @@ def _checked(request: Request) -> Runnable:
     if os.path.lexists(request.output) and not request.force:
         raise Refused(f"{request.output}: is there already", "choose another name with -o, or replace it with --force")
     named = (request.model, request.text, request.tokens_file, request.tokenizer)
-    paths = [Path(name) for name in named if name is not None]
-    check_report(request.output, [*paths, *(file for path in paths if path.is_dir() for file in path.iterdir())])
+    check_report_beside(request.output, [Path(name) for name in named if name is not None])
     return runnable(request.model)
 
 

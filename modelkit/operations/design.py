@@ -111,6 +111,9 @@ def design(
         target, [(name, tensor) for tensor, name, _ in ways], _widened(known), _for_recipes(known, dialect),
         importance=bool(importance),
     )  # fmt: skip
+    for pattern, _ in choice.keep:
+        if not any(pattern.search(name) for _, name, _ in ways):
+            made.notes.append(f"--keep {pattern.pattern}: no tensor is called so; the plan shows the written names")
     without = 0
     for tensor, name, steps in ways:
         chosen = choose(name, tensor)
@@ -127,7 +130,8 @@ def design(
             parts = tensor.parts  # as they are stored, whatever the encoding would call them
         made.ways.append(Assignment(tensor, Tensor(name, shape, encoding, parts), steps, chosen.why, weights))
     if without:
-        made.notes.append(f"{without} quantised tensors have no importance weights: their columns count alike")
+        have = "tensor has" if without == 1 else "tensors have"
+        made.notes.append(f"{without} quantised {have} no importance weights: all columns count alike")
     if translated:
         _check_complete(opened, known, source)
         _add_derived(made, known, dialect)
@@ -229,13 +233,20 @@ def _name_unknown(made: Design, opened: Opened, known: Understanding, dialect: s
 
 
 def _for_recipes(known: Understanding, dialect: str) -> Facts:
-    """What recipes ask about the model, in the words of GGUF; nothing where other names are written."""
+    """What recipes ask about the model, in the words of GGUF; nothing where its family is not known."""
     if dialect != "gguf":
-        return Facts()
+        return _of_config(known)
     if known.architecture is None or known.config is None:
         return from_gguf_keys(known.facts)
     keys = known.facts if "general.architecture" in known.facts else None
     return from_gguf_keys(keys or known.architecture.dialects["gguf"].write(known.config))
+
+
+def _of_config(known: Understanding) -> Facts:
+    if known.architecture is None or known.config is None:
+        return Facts()
+    called = known.architecture.called.get("gguf", (known.architecture.name,))
+    return Facts(called[0], known.config.layers, known.config.heads, known.config.kv_heads)
 
 
 def _widened(known: Understanding) -> Encoding | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,9 @@ def _sampled(opened: Opened, way: Assignment, *, symmetric: bool) -> Assignment:
             name, shape = way.target.name, way.target.shape
             way = replace(way, target=Tensor(name, shape, plain, plain.parts(name, shape)))
             return replace(way, probed="ROUNDED", why="its zeros lie in the middle")
-    return replace(way, probed="ROUNDED") if _holds(codes, way.target.encoding) else way
+    if _holds(codes, way.target.encoding):
+        return replace(way, probed="ROUNDED")
+    return replace(way, why="its zeros or scales do not fit")
 
 
 def _holds(codes: Codes, target: Encoding) -> bool:
@@ -133,6 +136,16 @@ def refuse_readings(ways: Iterable[Assignment]) -> None:
         if layout and not way.copies and LAYOUTS[layout].encoding is None:
             written = ", ".join(name.replace("_", "-") for name in LAYOUTS if LAYOUTS[name].encoding is not None)
             raise Unsupported(f"{LAYOUTS[layout].title} is read, not written", f"written are: {written}")
+
+
+def refuse_plain_e4m3(targets: Iterable[Tensor]) -> None:
+    """A matrix of e4m3 without a scale: in a folder of compressed-tensors it reads as codes. Raises Unsupported."""
+    tensors = list(targets)
+    plain = [one for one in tensors if one.encoding.name == "f8_e4m3" and len(one.shape) > 1]
+    if plain and "compressed_tensors" in layouts_of(tensors):
+        name = plain[0].name
+        fix = f"--keep '{re.escape(name)}=compressed-tensors:format=float-quantized' gives it one, or keep it as bf16"
+        raise Unsupported(f"compressed-tensors has no f8_e4m3 without a scale ('{name}')", fix)
 
 
 def layouts_of(tensors: Iterable[Tensor]) -> list[str]:

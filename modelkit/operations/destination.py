@@ -64,6 +64,9 @@ class Destination:
         if self.path.exists() and self.folder != self.path.is_dir():
             kinds = ("a file", "a folder") if self.folder else ("a folder", "a file")
             raise Refused(f"{self.path}: is {kinds[0]}, {kinds[1]} was asked for", "choose another name")
+        for final in self._finals(plan):
+            if final.exists() and not (final.is_file() or final.is_dir()):
+                raise Refused(f"{final}: is neither a file nor a folder", "choose another name")
         self._refuse_foreign(plan, new=new)
         self._check_space(plan)
 

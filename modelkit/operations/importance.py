@@ -27,7 +27,7 @@ from modelkit.tensors import Importance, Tensor
 MOST = 2.0**40  # a mean of squared activations does not come near; larger ones would overflow in the searches
 PIECE = 1 << 20  # values checked at once
 F32 = 0  # ggml's number
-AGAIN = "make it again with llama-imatrix"
+AGAIN = "make it again with modelkit importance or llama-imatrix"
 
 
 def read(path: str) -> Mapping[str, Importance]:

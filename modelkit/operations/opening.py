@@ -113,6 +113,8 @@ def _impostor(opener: Opener) -> ModelkitError | None:
 
 def destination_format(destination: str) -> Format:
     """The format that a destination's ending chooses."""
+    if not destination:
+        raise BadRequest("'': is no path", "name the file or folder to write")
     for name in FORMATS:
         format = FORMATS[name]
         if format.layout is not None and destination.endswith(format.suffixes):

@@ -33,10 +33,10 @@ TABLES = {
 def load(path: str) -> Policy:
     """Read and check a policy; raises BadRequest for a word that it does not know."""
     with explained(Path(path)):
-        text = Path(path).read_text(encoding="utf-8")
+        data = Path(path).read_bytes()
     try:
-        found = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        found = tomllib.loads(data.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadRequest(f"{path}: is no TOML: {error}") from None
     if os.path.basename(path) == "pyproject.toml":
         found = found.get("tool", {}).get("modelkit", {})

@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from modelkit.errors import BadRequest, Refused
 from modelkit.operations.opening import Opened, open_model
+from modelkit.operations.reports import check_report_beside
 from modelkit.operations.validate import Request, validate
 from modelkit.rules._contract import Subject
 from modelkit.rules._knowledge import understand
@@ -24,6 +26,7 @@ def init(model: str, output: str, *, force: bool = False) -> str:
     """Check the model in full, then write the policy; its text. Refuses a model that has errors."""
     if os.path.lexists(output) and not force:
         raise Refused(f"{output}: is there already", "choose another name with -o, or replace it with --force")
+    check_report_beside(output, [Path(model)])
     report = validate(Request((model,), "full"))
     if report.exit_code:
         first = next(

@@ -30,7 +30,7 @@ from modelkit.runner.decoder import RUN, Decoder
 from modelkit.runner.memory import half_of_memory, working
 from modelkit.runner.rope import holds_until
 from modelkit.runner.sampling import Sampler
-from modelkit.sources import explained
+from modelkit.sources import check_report, explained
 from modelkit.tokenizers.chat import render
 from modelkit.tokenizers.text import Text
 
@@ -113,6 +113,9 @@ def prepare(request: Request) -> Prepared:
     if request.logits is not None and not request.logits.endswith(".npy"):
         raise BadRequest(f"--logits {request.logits}: its ending is not .npy", "name the file like logits.npy")
     _check_sampling(request)
+    if request.logits is not None:
+        inputs = (request.model, request.tokens_file, request.tokenizer)
+        check_report(request.logits, [Path(name) for name in inputs if name is not None])
     model, notes = runnable(request.model), list[str]()
     if request.temperature == 0 and (request.seed is not None or request.top_p < 1) and request.logits is None:
         notes.append("temperature 0 always takes the most likely token: a seed and top-p change nothing")

@@ -83,7 +83,7 @@ def sample(
         ids = np.array(text.encode(words), np.int64)
         if text_file is None:
             ids = ids[:DEFAULT]
-        if not len(ids) or ids.max() >= vocabulary:
+        if len(ids) <= len(text.encode("")) or ids.max() >= vocabulary:  # the marks around a text are no text
             raise BadRequest(f"{title}: gives no tokens of this model", "give another text, or --tokens-file")
         cut = [ids[first : first + window] for first in range(0, len(ids), window)]
         return Sample(tuple(cut), f"{len(ids):,} tokens of {title}", text)
@@ -100,8 +100,8 @@ def read_ids(path: str, vocabulary: int) -> Array:
     with explained(path):
         try:
             ids = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise BadRequest(f"{path}: is no .npy file of numbers ({error})", "write it with numpy.save") from None
+        except (ValueError, EOFError):  # numpy's own words advise to load pickles
+            raise BadRequest(f"{path}: is no .npy file of numbers", "write it with numpy.save") from None
     if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu" or ids.ndim not in (1, 2) or not ids.size:
         found = f"{ids.dtype}{list(ids.shape)}" if isinstance(ids, np.ndarray) else "an archive"
         raise BadRequest(f"{path}: holds {found}; whole numbers [tokens] or [rows, tokens] expected")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelkit.bundles.seal import POSITIONS, STEP, TOP, Seal, parse
-from modelkit.errors import BadValue, Refused, Unsupported
+from modelkit.errors import BadValue, CannotAccess, Refused, Unsupported
 from modelkit.lazy import np
 from modelkit.operations.checksum_model import digest_of
 from modelkit.operations.gates import GATES, Gate, Judgement
@@ -137,7 +137,10 @@ def check(data: bytes, path: Path | str, gate: Gate | None = None, progress: Pro
 def read(bundle: Path | str) -> bytes:
     """The seal in a bundle's folder, or in a file that was taken out of it."""
     path = Path(bundle)
-    path = path / FILE if path.is_dir() else path
+    if path.is_dir():
+        path = path / FILE
+        if not path.exists():
+            raise CannotAccess(f"{bundle}: holds no seal ({FILE})", "make one: modelkit bundle create --seal")
     with explained(path), os.fdopen(open_file(path), "rb") as file:
         return file.read(1 << 20)
 

@@ -56,6 +56,8 @@ def prepare(request: Request) -> Prepared:
     """Decide every file from headers alone. Raises BadRequest, BrokenFile for shards that do not belong together."""
     if request.limit.size is None and request.limit.tensors is None:
         raise BadRequest("no limit is given", "say how large files may be: --max-size 5GB, or --max-tensors N")
+    if any(limit is not None and limit < 1 for limit in (request.limit.size, request.limit.tensors)):
+        raise BadRequest("a file has at least one byte and one tensor", "give a larger limit")
     opened = open_set(request.source)
     target = own_format(opened, request.destination)
     if target.split is None:
@@ -77,6 +79,8 @@ def shard(request: Request, progress: Progress | None = None) -> Regrouped:
 
 def plan(request: Request, opened: Opened, destination: Destination, layout: Callable[[Model], Layout]) -> Prepared:
     """The plan that moves every tensor as it is into the files of a layout."""
+    if request.memory < 1 or (request.workers is not None and request.workers < 1):
+        raise BadRequest("memory and workers are numbers from 1 on")
     refuse_empty(opened)
     sources = fingerprints(opened, as_read=True)
     notes = check_set(opened)

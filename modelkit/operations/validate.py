@@ -17,7 +17,7 @@ from modelkit.formats import FORMATS, Format
 from modelkit.formats._impostors import impostor
 from modelkit.operations.validate_layouts import folding
 from modelkit.operations.validate_places import WEIGHTS, Candidate, Place, places
-from modelkit.operations.validate_report import UNCHECKED, Coverage, Found, Report, finished
+from modelkit.operations.validate_report import SEVERITIES, UNCHECKED, Coverage, Found, Report, finished
 from modelkit.rules import RULES, word
 from modelkit.rules._contract import LEVELS, Finding, Folder, Level, Rule, Subject
 from modelkit.rules._policy import Policy
@@ -85,14 +85,17 @@ class _Run:
 
 def validate(request: Request, progress: Callable[[int], None] | None = None) -> Report:
     """Judge every path. Findings come back sorted and folded; the same input gives the same report."""
-    _refuse_reading(request)
+    _refuse_words(request)
     run = _Run(request, progress, rules={word(name): RULES[name] for name in RULES})
     run.coverage.level = request.level
     with _patient_collector():
         for path in request.paths:
+            before = run.coverage.files + len(run.coverage.pointers) + len(run.found)
             try:
                 for place in places(path):
                     _judge(run, place)
+                if run.coverage.files + len(run.coverage.pointers) + len(run.found) == before:
+                    run.coverage.skip(path, "not-fully-checked", "holds no model file: nothing was judged")
             except CannotAccess as error:
                 shown = path.partition("?")[0] if is_url(path) else path  # what follows may be a signature
                 message = error.message.removeprefix(f"{shown}: ")
@@ -101,7 +104,12 @@ def validate(request: Request, progress: Callable[[int], None] | None = None) ->
     return finished(run.found, run.coverage, request.fail_on, request.policy, request.baseline, request.allow_unchecked)
 
 
-def _refuse_reading(request: Request) -> None:
+def _refuse_words(request: Request) -> None:
+    if not request.paths:
+        raise BadRequest("no path is given: nothing would be judged")
+    for word_given, words in ((request.level, LEVELS), (request.fail_on, SEVERITIES)):
+        if word_given not in words:
+            raise BadRequest(f"'{word_given}': one of {', '.join(words)} expected")
     for path in request.paths:
         if is_url(path) and request.level != "header":
             fix = "use --level header, or download the file first"
@@ -138,7 +146,8 @@ def _judge(run: _Run, place: Place) -> None:
         except BrokenFile as error:  # a file that changes while it is read
             _fault(run, place, Fault(error.rule or "truncated-file", candidate.main or "", error.message, error.fix))
         except CannotAccess as error:
-            _fault(run, place, Fault("unreadable-file", candidate.main or "", error.message, error.fix))
+            message = error.message.removeprefix(f"{place.shown(candidate.main or '')}: ")
+            _fault(run, place, Fault("unreadable-file", candidate.main or "", message, error.fix))
     _folder(run, place, folder, digests)
 
 

@@ -55,10 +55,9 @@ class Request:
 
 
 def input_paths(request: Request) -> list[Path]:
-    """Everything that is read, the files of folders one by one: what a report may not replace."""
+    """Everything that is read: what a report may not replace."""
     named = (request.original, request.converted, request.tokens_file, request.text, request.tokenizer)
-    paths = [Path(name) for name in named if name is not None]
-    return [*paths, *(file for path in paths if path.is_dir() for file in path.iterdir())]
+    return [Path(name) for name in named if name is not None]
 
 
 @dataclass(frozen=True, slots=True)

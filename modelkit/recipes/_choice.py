@@ -80,7 +80,7 @@ class Choice:
         recipe = self.recipe
         assert recipe is not None  # noqa: S101 - the caller looked
         refuse_unstorable(format, recipe.base)
-        found = places(named, facts)
+        found = places(named, facts, gguf=format.dialect == "gguf")
 
         plain = self._for_layout(recipe.base, named) if layout_of(recipe.base) else None
 
@@ -166,12 +166,18 @@ def _find(name: str) -> Encoding:
     """The encoding of that name; what is near to a recipe's name is answered with it."""
     try:
         return find(name)
-    except BadRequest as error:
+    except BadRequest:
         from difflib import get_close_matches
 
-        close = get_close_matches(name, _recipe.names(), n=2)
-        fix = f"did you mean the recipe {' or '.join(close)}?" if close else error.fix
-        raise BadRequest(error.message, fix) from None
+        if name.partition(":")[0].replace("-", "_") in ENCODINGS:
+            raise  # its parameters are wrong, not its name
+        if name in _recipe.names():
+            words = f"'{name}' is a recipe for a whole model; one encoding is asked for"
+            raise BadRequest(words, f"name one, like {_recipe.from_shelf(name).base.name}") from None
+        known = dict.fromkeys((*_recipe.names(), *ENCODINGS))
+        close = get_close_matches(name, known, n=2)
+        fix = f"did you mean {' or '.join(close)}?" if close else "see modelkit list recipes, modelkit list encodings"
+        raise BadRequest(f"no recipe, encoding or layout is called '{name}'", fix) from None
 
 
 def _is_name(text: str) -> bool:

@@ -30,7 +30,22 @@ PARTS_OF_NAMES = (
 )
 """The first part that a GGUF name contains says the kind."""
 
+PARTS_OF_OTHER_NAMES = (
+    ("v_proj.weight", "attention_v"),  # also the end of qkv_proj, which holds v
+    ("k_proj.weight", "attention_k"),
+    ("q_proj.weight", "attention_q"),
+    ("o_proj.weight", "attention_output"),
+    ("up_proj.weight", "ffn_up"),  # also of gate_up_proj, which GGUF calls ffn_up
+    ("gate_proj.weight", "ffn_gate"),
+    ("down_proj.weight", "ffn_down"),
+)
+"""The same for the names of Hugging Face."""
+
 EMBEDDINGS = ("token_embd.weight", "per_layer_token_embd.weight")
+
+EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
+HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out|output)\.weight$")
+"""The same in the words of Hugging Face and llama2.c."""
 
 KEPT_PARTS = (
     "_norm.weight", "ffn_gate_inp.weight", "ffn_gate_tid2eid.weight", "altup", "laurel", "per_layer_model_proj",
@@ -96,10 +111,14 @@ def from_gguf_keys(keys: Mapping[str, Any]) -> Facts:
     return Facts(family, number("block_count"), heads, grouped, number("expert_count"))
 
 
-def places(named: Sequence[tuple[str, Tensor]], facts: Facts) -> dict[str, Place]:
-    """The place of every matrix that may be quantised, by name; the others are not in it."""
-    tied = all(name != "output.weight" for name, _ in named)
-    kinds = {name: _kind(name, tied=tied) for name, _ in named}
+def places(named: Sequence[tuple[str, Tensor]], facts: Facts, *, gguf: bool) -> dict[str, Place]:
+    """The place of every matrix that may be quantised, by name; the others are not in it.
+
+    `gguf`: a GGUF is written, where only its own names have a kind, as in llama-quantize.
+    """
+    kind_of = _kind if gguf else _kind_elsewhere
+    tied = all(kind_of(name, tied=False) != "output" for name, _ in named)
+    kinds = {name: kind_of(name, tied=tied) for name, _ in named}
     values = sum(kind == "attention_v" for kind in kinds.values())
     seen: dict[str, int] = {}
     found = {}
@@ -130,6 +149,15 @@ def _kind(name: str, *, tied: bool) -> str:
     if name in EMBEDDINGS:
         return "embedding"
     return next((kind for part, kind in PARTS_OF_NAMES if part in name), "")
+
+
+def _kind_elsewhere(name: str, *, tied: bool) -> str:
+    """The same in the words of Hugging Face and llama2.c."""
+    if HEAD.search(name) or (tied and EMBEDDING.search(name)):
+        return "output"
+    if EMBEDDING.search(name):
+        return "embedding"
+    return next((kind for part, kind in PARTS_OF_OTHER_NAMES if name.endswith(part)), "")
 
 
 def _layer(name: str) -> int:

@@ -17,14 +17,17 @@ from modelkit.encodings._codes import fits
 from modelkit.errors import BadRequest, Unsupported
 from modelkit.layouts import LAYOUTS
 from modelkit.layouts._contract import Place, QuantisedLayout
+from modelkit.recipes import _recipe
+from modelkit.recipes._facts import EMBEDDING, HEAD
 from modelkit.runs import grouped, layout_of
 from modelkit.tensors import Encoding, Grid, Shape, Tensor
 
 SIZES = (16, 32, 64, 128, 256, 512)
 """Sizes of groups that any layout has."""
 
-EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
-HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out|output)\.weight$")
+BITS = range(2, 9)
+"""Widths of codes that any layout has."""
+
 GATE = re.compile(r"(?:^|\.)(?:gate|router|shared_expert_gate|router\.layer|router\.classifier)\.weight$")
 NORM = re.compile(r"norm|(?:^|\.)ln_")
 
@@ -104,24 +107,33 @@ class LayoutChooser:
         encoding = for_model_of(encoding, self.named)
         misfit = encoding.misfit(tensor.shape)
         if misfit:
-            raise Unsupported(f"'{name}' cannot be {encoding.name}: {misfit}", self._way_out(name))
+            raise Unsupported(f"'{name}' cannot be {encoding.name}: {misfit}", self._way_out(name, tensor))
         return encoding, why
 
-    def _way_out(self, name: str) -> str:
-        """Group sizes with which every weight fits."""
+    def _way_out(self, name: str, tensor: Tensor) -> str:
+        """Group sizes with which every weight fits, or else bits."""
+        layout = layout_of(self.wanted).replace("_", "-")
+        for word, sizes, words in (
+            ("group", SIZES, "groups that divide every row"),
+            ("bits", BITS, "bits that it holds"),
+        ):
+            fitting = self._fitting(word, sizes)
+            if fitting:
+                return f"{words}: --to {layout}:{', '.join(fitting)}"
+        return f"leave it as it is: --keep '{re.escape(name)}={tensor.encoding.name}'"
+
+    def _fitting(self, word: str, sizes: Sequence[int]) -> list[str]:
+        """The values of one parameter with which every weight fits."""
         shapes = {tensor.shape for other, tensor in self.named if self._is_quantised(other, tensor)}
         fitting = []
-        for size in SIZES:
+        for size in sizes:
             try:
-                made = _configured(self.wanted, (("group", str(size)),))
+                made = _configured(self.wanted, ((word, str(size)),))
             except BadRequest:
                 continue
             if not any(made.misfit(shape) for shape in shapes):
-                fitting.append(f"group={size}")
-        layout = layout_of(self.wanted).replace("_", "-")
-        if fitting:
-            return f"groups that divide every row: --to {layout}:{', '.join(fitting)}"
-        return f"leave it as it is: --keep '{re.escape(name)}=bf16'"
+                fitting.append(f"{word}={size}")
+        return fitting
 
 
 def place_of(name: str, tensor: Tensor) -> Place:
@@ -168,17 +180,20 @@ def with_options(text: str | None, group: int | None, symmetric: bool | None, me
     asked = {key: value for key, value in asked.items() if value is not None}
     if not asked or text is None:
         return text
-    name, _, words = text.partition(":") if not text.startswith("pure:") else (text, "", "")
+    pure, rest = ("pure:", text[5:]) if text.startswith("pure:") else ("", text)
+    name, _, words = rest.partition(":")
+    recipe = not pure and name.lower() in _recipe.names()
     known = dict(pair.partition("=")[::2] for pair in words.split(",") if pair)
     for key, value in asked.items():
         if key in known and known[key] != value:
             option = {"group": "--group-size", "symmetric": "--symmetric/--asymmetric", "method": "--method"}[key]
             raise BadRequest(f"--to {text} says {key}={known[key]}, {option} says {value}", "say it once")
-    if not layout_of(find(name)) and "group" not in getattr(find(name), "parameters", ()):
+    if recipe or (not layout_of(find(name)) and "group" not in getattr(find(name), "parameters", ())):
         if set(asked) == {"method"} and method == "rtn":
             return text  # what ggml types do is rounding with ggml's own search
-        raise BadRequest(f"{name} has its own groups and its own search", "leave out --group-size and --method")
-    return name + ":" + ",".join(f"{key}={value}" for key, value in (known | asked).items())
+        fix = "leave out --group-size, --symmetric and --method: they are for gptq, awq, mlx and compressed-tensors"
+        raise BadRequest(f"{name} has its own groups and its own search", fix)
+    return pure + name + ":" + ",".join(f"{key}={value}" for key, value in (known | asked).items())
 
 
 def _configured(encoding: Encoding, words: Sequence[tuple[str, str]]) -> Encoding:

@@ -3,7 +3,7 @@
     about = "what it is for"         one line
     base = "q4_k"                    the encoding of every matrix that no rule names
     file_type = 15                   general.file_type of a GGUF (optional)
-    same_as = "q4_k_m"               instead of all this: another name of that recipe
+    same_as = "q4_k_m"               instead of all this, on the shelf only: another name of that recipe
 
     [[rules]]                        the first rule that fits a matrix decides
     kind = "attention_v"             output embedding attention_q attention_k attention_v attention_output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from modelkit.operations.inspect import Branch
@@ -22,22 +22,27 @@ def summary_lines(facts: Mapping[str, Any]) -> list[str]:
     rows.append(("architecture", str(facts["architecture"] or "not stated")))
     if facts["name"]:
         rows.append(("name", str(facts["name"])))
-    rows.append(
-        ("parameters", f"{count(facts['parameters'])} ({facts['parameters']:,}) in {facts['tensors']:,} tensors")
-    )
-    rows.append(
-        ("size", f"{size(facts['bytes'])} ({facts['bytes']:,} bytes){files}, {facts['bits_per_weight']} bits a weight")
-    )
+    rows.append(("parameters", f"{_both(count, facts['parameters'])} in {_tensors(facts['tensors'])}"))
+    rows.append(("size", f"{_both(size, facts['bytes'], ' bytes')}{files}, {facts['bits_per_weight']} bits a weight"))
     if facts["context"]:
         rows.append(
             ("context", f"{facts['context']:,} tokens" if isinstance(facts["context"], int) else str(facts["context"]))
         )
     lines = table(rows)
-    uses = [
-        (use["encoding"], f"{use['tensors']:,} tensors", size(use["bytes"]), _bits(use)) for use in facts["encodings"]
-    ]
-    lines += ["encodings", *("  " + line for line in table(uses, right=(1, 2, 3)))]
+    uses = [(use["encoding"], _tensors(use["tensors"]), size(use["bytes"]), _bits(use)) for use in facts["encodings"]]
+    if uses:
+        lines += ["encodings", *("  " + line for line in table(uses, right=(1, 2, 3)))]
     return lines + health_lines(facts["health"])
+
+
+def _both(short: Callable[[int], str], number: int, unit: str = "") -> str:
+    """A number for people with the exact one behind it: once where they are the same."""
+    exact = f"{number:,}{unit}"
+    return exact if short(number) == exact else f"{short(number)} ({exact})"
+
+
+def _tensors(number: int) -> str:
+    return f"{number:,} tensor{'' if number == 1 else 's'}"
 
 
 def health_lines(health: Mapping[str, Any]) -> list[str]:

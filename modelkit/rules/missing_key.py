@@ -21,7 +21,7 @@ FIX = "write the file again with a current converter"
 
 def check(subject: Subject) -> Iterator[Finding]:
     known, keys = subject.knowledge, subject.knowledge.keys
-    if "general.architecture" not in keys:
+    if "general.architecture" not in keys and keys.get("general.type") != "imatrix":  # which has no architecture
         yield Finding(subject.name, "no key general.architecture", FIX)
     speaks = keys.get("general.type", "model") == "model" and f"{known.family}.block_count" in keys
     if speaks and "tokenizer.ggml.model" not in keys:

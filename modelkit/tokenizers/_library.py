@@ -22,7 +22,7 @@ from modelkit.tokenizers._vocabulary import FETCH_AGAIN, Vocabulary
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-INSTALL = "Install it: pip install 'modelkit-weights[text]'"
+INSTALL = "install it: pip install 'modelkit-weights[text]'"
 MOST_STEPS = 32  # of normalizers and of cuts; real tokenizers have up to seven
 MOST_GROWTH = 64  # times a text may become longer by replacements; real ones write three bytes for a space
 MOST_BYTE_LEVELS = 2  # each may double a text

@@ -30,7 +30,7 @@ SECONDS = 10.0  # for a template, with the start of its process (0.2 s); real on
 LARGEST_TEMPLATE = 2**20  # bytes; the largest in use have some 40 KB
 SHOWN = 200  # characters of a template's own message
 
-_PLAIN = "Give the prompt as plain text"
+_PLAIN = "give the prompt as plain text"
 
 Message = Mapping[str, object]
 
@@ -60,7 +60,7 @@ def render(
     template = vocabulary.chat_template
     if template is None:
         fix = (
-            "Give the prompt as plain text, or put the tokenizer_config.json or chat_template.jinja of the model there"
+            "give the prompt as plain text, or put the tokenizer_config.json or chat_template.jinja of the model there"
         )
         raise Unsupported("this model has no chat template", fix)
     if len(template) > LARGEST_TEMPLATE:

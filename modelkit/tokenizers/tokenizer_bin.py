@@ -132,5 +132,5 @@ def _check_habits(vocabulary: Vocabulary) -> None:
 
 
 def _broken(message: str, at: int) -> BrokenFile:
-    fix = "Take the tokenizer.bin that was exported with this model; if it is that one, fetch it again"
+    fix = "take the tokenizer.bin that was exported with this model; if it is that one, fetch it again"
     return BrokenFile(f"{NAME}: {message}", fix if at else FETCH_AGAIN, offset=at)

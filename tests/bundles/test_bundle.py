@@ -471,6 +471,16 @@ def test_links_below_the_destination_are_not_followed(
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+def test_a_link_to_a_folder_becomes_a_folder_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "s" / "sub").mkdir(parents=True)
+    (tmp_path / "s" / "sub" / "a").write_bytes(b"a")
+    (tmp_path / "s" / "other").symlink_to("sub")
+    (tmp_path / "s" / "sub" / "loop").symlink_to("..")
+    made(tmp_path / "s", tmp_path / "b")
+    unpack(str(tmp_path / "b"), str(tmp_path / "out"))
+    assert sorted(picture(tmp_path / "out")) == ["other", "other/a", "sub", "sub/a"]
+
+
 def test_links_out_of_the_source_are_refused(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     (tmp_path / "secret").write_text("secret")
@@ -678,6 +688,15 @@ def test_two_files_ride_along(run: Run, tmp_path: Path) -> None:
     program = [sys.executable, "two-files/run.py", "two-files/model.gguf", "Once upon a time"]
     told = subprocess.run(program, cwd=tmp_path / "out", capture_output=True, text=True, check=False)
     assert told.stdout.startswith("Once upon a time"), told.stderr
+
+
+def test_two_files_of_a_quantised_model_are_refused_with_a_way_that_there_is(run: Run, tmp_path: Path) -> None:
+    """The way out that was named is an option of other commands."""
+    assert run("quantize", STORIES, f"{tmp_path}/mlx/", "--to", "mlx").returncode == 0
+    done = run("bundle", "create", tmp_path / "mlx", tmp_path / "b", "--two-files")
+    assert done.returncode == 1 and "REQUANTISED" in done.stderr
+    assert "modelkit export --two-files" in done.stderr
+    assert not (tmp_path / "b").exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")

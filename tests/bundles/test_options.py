@@ -165,8 +165,12 @@ def test_a_key_that_cannot_sign_is_refused_first(made: Path, tmp_path: Path, run
 
 
 @pytest.mark.parametrize(
-    "words", [("SRC", "SRC/inside"), ("absent", "b"), ("SRC", "b", "--base", "absent"), ("SRC", "b", "--two-files")]
-)
+    "words",
+    [
+        ("SRC", "SRC/inside"), ("absent", "b"), ("SRC", "b", "--base", "absent"), ("SRC", "b", "--two-files"),
+        ("SRC", "b", "--seal"),
+    ],
+)  # fmt: skip
 def test_a_refusal_leaves_nothing(words: tuple[str, ...], made: Path, tmp_path: Path, run: Run) -> None:
     shutil.copytree(made / "s", tmp_path / "s")
     before = picture(tmp_path)

@@ -230,6 +230,9 @@ def test_a_policy_changes_severities_and_ignores_with_a_reason(museum: Path, tmp
         policy.write_text(text)
         done = run("validate", path, "--policy", policy)
         assert done.returncode == 2 and words in done.stderr, text
+    policy.write_bytes(b"\xff\xfe\x00")
+    done = run("validate", path, "--policy", policy)
+    assert done.returncode == 2 and "is no TOML" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_nearest_policy_is_found_but_not_one_that_a_model_brings(museum: Path, tmp_path: Path, run: Run) -> None:
@@ -251,8 +254,43 @@ def test_a_baseline_leaves_only_what_is_new(museum: Path, tmp_path: Path, run: R
     done = run("validate", path, "--level", "full", "--baseline", tmp_path / "known.json", "--json")
     assert done.returncode == 0
     assert json.loads(done.stdout)["counts"]["ignored"] >= 1
-    (tmp_path / "bad.json").write_text("[]")
-    assert run("validate", path, "--baseline", tmp_path / "bad.json").returncode == 2
+    for bad in (b"[]", b"\x80\xff", b"[" * 100_000):
+        (tmp_path / "bad.json").write_bytes(bad)
+        done = run("validate", path, "--baseline", tmp_path / "bad.json")
+        assert done.returncode == 2 and "is no report of modelkit" in done.stderr
+
+
+def test_a_path_that_holds_nothing_is_not_clean(stories: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "notes.txt").write_text("no model")
+    done = run("validate", tmp_path)
+    assert done.returncode == 2 and "holds no model file: nothing was judged" in done.stdout
+    found = json.loads(run("validate", tmp_path, stories, "--json").stdout)
+    assert found["coverage"]["skipped"][0]["path"] == str(tmp_path) and found["exit_code"] == 2
+    assert run("validate", tmp_path, "--allow-unchecked").returncode == 0
+
+
+def test_words_that_mean_nothing_are_refused_from_python_too(stories: Path) -> None:
+    import modelkit
+
+    for options, words in (({"level": "deep"}, "header, sample, full"), ({"fail_on": "never"}, "info, warning, error")):
+        with pytest.raises(modelkit.ModelkitError, match=words):
+            modelkit.validate(stories, **options)
+    with pytest.raises(modelkit.ModelkitError, match="no path"):
+        modelkit.validate()
+
+
+def test_a_path_is_said_once(stories: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from modelkit.errors import CannotAccess
+    from modelkit.operations import validate as operation
+
+    path = str(stories / "model.safetensors")
+
+    def refused(*_: object) -> None:
+        raise CannotAccess(f"{path}: permission denied")
+
+    monkeypatch.setattr(operation, "_subject", refused)
+    found = operation.validate(operation.Request((path,)))
+    assert [one.finding.message for one in found.findings] == ["permission denied"] and found.exit_code == 2
 
 
 def test_pointers_are_accepted_when_asked(museum: Path, run: Run) -> None:
@@ -286,6 +324,8 @@ def test_explain_list_and_completion(run: Run) -> None:
         "formats",
         "encodings",
     }
+    for same, typed in (("overlapping-tensors", "overlapping_tensors"), ("mlx", "MLX:bits=4"), ("q4_k", "pure:q4_k")):
+        assert run("explain", typed).stdout == run("explain", same).stdout != ""
     wrong = run("explain", "overlaping-tensors")
     assert wrong.returncode == 2 and "did you mean overlapping-tensors" in wrong.stderr
     for kind in ("formats", "encodings", "rules", "architectures", "recipes"):

@@ -208,3 +208,9 @@ def test_the_command_line_writes_it_and_quantize_reads_it(ids: Path, tmp_path: P
     )
     assert done.returncode == 0, done.stderr
     assert run("importance", tmp_path / "model", "-o", tmp_path / "j.gguf").returncode == 2
+
+
+def test_the_file_is_no_broken_model(ids: Path, tmp_path: Path, run: Run) -> None:
+    compute(Request(str(folder("llama", tmp_path / "model")), str(tmp_path / "i.gguf"), tokens_file=str(ids)))
+    done = run("validate", tmp_path / "i.gguf", "--level", "full")
+    assert done.returncode == 0, done.stdout

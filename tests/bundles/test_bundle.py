@@ -424,7 +424,15 @@ def test_stale_volumes_are_put_aside(tree: Path, tmp_path: Path) -> None:
     assert (found.whole, found.bundle.strangers) == (False, {"vol-0099.mkv": "is a copy of volume 1"})
     assert repair(str(tmp_path / "a")).aside == ("vol-0099.mkv",)
     assert verify(str(tmp_path / "a")).whole
-    assert (tmp_path / "a" / "vol-0099.mkv.stale").exists()
+    (tmp_path / "a" / "vol-0099.mkv.stale").write_text("put aside earlier")
+    (tmp_path / "a" / "vol-0099.mkv").write_bytes((tmp_path / "a" / "vol-0001.mkv").read_bytes())
+    repair(str(tmp_path / "a"))
+    assert (tmp_path / "a" / "vol-0099.mkv.stale").read_text() == "put aside earlier"
+    assert (tmp_path / "a" / "vol-0099.mkv.stale1").exists()
+    (tmp_path / "a" / "vol-0099.mkv.stale1").rename(tmp_path / "a" / "vol-0099.mkv")
+    assert program.main(["repair", str(tmp_path / "a")]) == 0
+    assert (tmp_path / "a" / "vol-0099.mkv.stale").read_text() == "put aside earlier"
+    assert (tmp_path / "a" / "vol-0099.mkv.stale1").exists()
 
 
 def test_no_manifest_anywhere(run: Run, tree: Path, tmp_path: Path) -> None:

@@ -91,9 +91,9 @@ class Journal:
     def was_sealing(self) -> bool:
         """Whether an earlier run of this very plan was interrupted while files got their final names."""
         try:
-            head = self.path.read_text(errors="replace").partition("\n")[0]
-            return is_sealing(self.path) and bool(json.loads(head) == self.head)
-        except (OSError, ValueError, RecursionError):
+            lines = self.path.read_text(errors="replace").splitlines()
+            return lines[-1] == SEALING and bool(json.loads(lines[0]) == self.head)
+        except (OSError, ValueError, IndexError, RecursionError):
             return False
 
     def keep(self, done: Done, sync: Iterable[Path]) -> None:
@@ -138,9 +138,8 @@ def is_journal(path: Path) -> bool:
 
 def is_sealing(path: Path) -> bool:
     """Whether a journal says last that everything is written."""
-    with explained(path), path.open("rb") as file:
-        lines = file.read().splitlines()
-    return bool(lines) and lines[-1] == SEALING.encode()
+    with explained(path):
+        return path.read_text(errors="replace").splitlines()[-1:] == [SEALING]
 
 
 def files_of_journal(path: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,13 @@ import pytest
 from safetensors.numpy import save_file
 from samples import ROOT, Run
 
+from modelkit.encodings import ENCODINGS
 from modelkit.errors import BadRequest, ModelkitError, Unsupported
+from modelkit.formats import FORMATS
 from modelkit.operations.convert import Prepared, Request, convert, prepare
-from modelkit.recipes import parse
+from modelkit.recipes import Facts, parse
 from modelkit.recipes._recipe import from_shelf, names
+from modelkit.tensors import Tensor
 
 pytest.importorskip("gguf")
 GGML = ROOT / "fixtures" / "ggml"
@@ -187,6 +191,22 @@ def test_other_ways_to_ask_wrongly(stories: Path, tmp_path: Path, run: Run) -> N
             prepare(Request(str(stories), "out.gguf", to, keep=keep))
         assert error.value.fix == "name one, like q4_k"
     assert run("quantize", stories, tmp_path / "out.gguf").returncode == 2
+
+
+def test_the_dtype_of_a_model_is_found_once() -> None:
+    class Named(list[tuple[str, Tensor]]):
+        walked = 0
+
+        def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+            self.walked += 1
+            return super().__iter__()
+
+    bf16, shape = ENCODINGS["bf16"], (128, 128)
+    names = [f"model.layers.{layer}.mlp.up_proj.weight" for layer in range(100)]
+    named = Named((name, Tensor(name, shape, bf16, bf16.parts(name, shape))) for name in names)
+    choose = parse("mlx").chooser(FORMATS["hf_folder"], named, None, Facts())
+    assert {choose(name, tensor).encoding.grid.scale for name, tensor in list.__iter__(named)} == {"BF16"}
+    assert named.walked < 10
 
 
 def test_a_pattern_that_finds_nothing_is_told(stories: Path) -> None:

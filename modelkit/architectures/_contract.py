@@ -95,6 +95,10 @@ class Row:
             return not config.tied
         return not self.when or self.when.removesuffix(" bias") in config.bias
 
+    def shape_in(self, config: Config) -> Shape:
+        """The shape that it has in a model of this config."""
+        return tuple(config.sizes[word] for word in self.shape)
+
 
 @dataclass(frozen=True, slots=True)
 class Codec:

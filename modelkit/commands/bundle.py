@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from modelkit.commands._bundling import FORMATS, C, create_layout, key_option, media_option, show, threads_option
+from modelkit.commands import _bundle_create
+from modelkit.commands._bundling import key_option, media_option, show, threads_option
 from modelkit.commands._options import json_option, quiet_option, run_safely
 
 
@@ -25,35 +26,6 @@ def command() -> None:
     """Carry a model across an air gap: volumes, parity, a receiver that needs only Python."""
 
 
-def create_options(function: C) -> C:
-    """The options of `create`."""
-    for option in reversed(
-        (
-            click.option("--volume-size", metavar="SIZE", help="Bytes of a volume: see below. [default: one volume]"),
-            click.option("--parity", type=click.IntRange(0, 255), metavar="M", help="Volumes that may be lost."),
-            click.option("--portable", "coding", flag_value="deflate", help="Unpacks with every Python: deflate."),
-            click.option("--no-compress", "coding", flag_value="raw", help="Store bytes as they are."),
-            click.option("--max", "best", is_flag=True, help="The best ratio, at several times the work."),
-            click.option("--base", metavar="OLD", help="Only what differs from OLD, which the other side has."),
-            click.option("--seal", is_flag=True, help="Add SEAL.json: what the model predicts, for verify --seal."),
-            click.option("--two-files", is_flag=True, help="Add parameters and run.py, to run with numpy alone."),
-            click.option("--sign", metavar="KEY", help="A P-256 private key (PEM): writes model.sig."),
-            click.option("--with-wheels", "wheels", is_flag=True, help="Add zstandard for this Python and system."),
-            click.option("--repository", metavar="URL", default="", help="Where the model comes from."),
-            click.option("--revision", metavar="REV", default="", help="Which revision of it."),
-            click.option("--license", metavar="NAME", default="", help="Its licence. [default: as its README says]"),
-            click.option("--format", "form", type=FORMATS, default="volumes", help="oci: a layout for registries."),
-            click.option("--plan", "plan_only", is_flag=True, help="Volumes, parity and time, from headers alone."),
-            click.option("--force", is_flag=True, help="Replace a bundle that stands there."),
-            threads_option,
-            quiet_option,
-            json_option,
-        )
-    ):
-        function = option(function)
-    return function
-
-
 @command.command(
     epilog="""\b
 Examples:
@@ -70,51 +42,14 @@ Exit codes: 0 written, 1 refused or failed, 2 usage, 130 interrupted: run again 
 )
 @click.argument("src")
 @click.argument("bundle")
-@create_options
+@_bundle_create.options
 def create(src: str, bundle: str, **options: Any) -> None:
     """Pack SRC, a file or a folder, into BUNDLE: the same bytes come out on the other side.
 
     Run again after an interruption, it finishes the same bundle. With SOURCE_DATE_EPOCH set, two runs write the
     same bytes, whatever the number of threads. Without --parity, bundles of four volumes and more get one.
     """
-    run_safely(lambda: _create(src, bundle, options))
-
-
-def _create(src: str, bundle: str, options: dict[str, Any]) -> int:
-    if options["form"] == "oci":
-        return create_layout(src, bundle, options)
-    from modelkit.operations import bundle_plan
-    from modelkit.operations.bundle_create import create
-    from modelkit.operations.bundle_origin import origin_of
-    from modelkit.report import bundling, console
-    from modelkit.report.progress import progress
-
-    request = bundle_plan.Request(
-        src,
-        bundle,
-        volume_size=options["volume_size"],
-        parity=options["parity"],
-        coding=options["coding"] or "zstd",
-        best=options["best"],
-        wheels=options["wheels"],
-        force=options["force"],
-        threads=options["threads"],
-        sign=options["sign"],
-        base=options["base"],
-        seal=options["seal"],
-        two_files=options["two_files"],
-        origin=origin_of(src, options["repository"], options["revision"], options["license"]),
-    )
-    if options["plan_only"]:
-        plan = bundle_plan.make(request)
-        show(bundling.plan_document(plan), bundling.plan_lines(plan), as_json=options["as_json"])
-        return 0
-    with progress("bundle", None, quiet=options["quiet"]) as bar:
-        created = create(request, bar)
-    show(bundling.created_document(created), bundling.created_lines(created), as_json=options["as_json"])
-    if not options["quiet"]:
-        console.note(bundling.trust(created))
-    return 0
+    run_safely(lambda: _bundle_create.run(src, bundle, options))
 
 
 @command.command(

@@ -74,9 +74,9 @@ def convert(
         allow_requantize=allow_requantize,
         workers=workers,
         memory=memory,
-        recipe=None if recipe is None else os.fspath(recipe),
+        recipe=_named(recipe),
         keep=(keep,) if isinstance(keep, str) else tuple(keep),
-        importance=None if importance is None else os.fspath(importance),
+        importance=_named(importance),
         rest=requantize_rest,
     )
     return conversion.convert(request)
@@ -102,8 +102,8 @@ def importance(
     request = computing.Request(
         os.fspath(model),
         os.fspath(output),
-        text=None if text is None else os.fspath(text),
-        tokens_file=None if tokens_file is None else os.fspath(tokens_file),
+        text=_named(text),
+        tokens_file=_named(tokens_file),
         tokenizer=tokenizer,
         chunk=chunk,
         chunks=chunks,
@@ -239,3 +239,7 @@ def validate(
 
     rules = load(os.fspath(policy)) if policy is not None else None
     return judged(Judging(tuple(os.fspath(path) for path in paths), level, fail_on, rules))
+
+
+def _named(path: Path | None) -> str | None:
+    return None if path is None else os.fspath(path)

@@ -115,7 +115,7 @@ def _canonical(opened: Opened, architecture: Architecture, config: Config) -> No
 
 def _check(tensor: Tensor, row: Row, config: Config, steps: tuple[Step, ...]) -> None:
     """Whether the row of the table is this tensor, and its steps can be taken."""
-    expected = tuple(config.sizes[word] for word in row.shape)
+    expected = row.shape_in(config)
     if not row.expected(config):
         raise _Contradiction(f"'{tensor.name}' is there, but the config says that there is no {row.when}")
     if tensor.shape != expected:

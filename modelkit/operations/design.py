@@ -180,7 +180,7 @@ def _translated(
     name = row.names[target]
     if not name:
         raise Unsupported(f"'{tensor.name}' has no place in {target}", "convert to GGUF or a Hugging Face folder")
-    expected = tuple(config.sizes[word] for word in row.shape)
+    expected = row.shape_in(config)
     if tensor.shape != expected:
         message = f"'{tensor.name}' has shape {list(tensor.shape)}; the config implies {list(expected)}"
         raise BrokenFile(

@@ -120,7 +120,7 @@ def refuse_other_shapes(opened: Opened, architecture: Architecture | None, confi
         return
     for tensor in opened.model.tensors:
         found = architecture.find(tensor.name, opened.format.dialect) if layout_of(tensor.encoding) else None
-        expected = tuple(config.sizes[word] for word in found[0].shape) if found else ()
+        expected = found[0].shape_in(config) if found else ()
         if len(expected) == 2 and tensor.shape != expected:
             first = tensor.parts[0].name
             message = f"'{first}' holds {list(tensor.shape)} as {tensor.encoding.name}; the config implies "

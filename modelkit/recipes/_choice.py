@@ -19,7 +19,7 @@ from modelkit.formats import Format
 from modelkit.recipes import _recipe
 from modelkit.recipes._chosen import Chosen, fitting, kept, pure, refuse_unstorable, restored
 from modelkit.recipes._facts import Facts, places, quantisable
-from modelkit.recipes._layout_choice import LayoutChooser, for_model_of
+from modelkit.recipes._layout_choice import LayoutChooser, for_model_of, usual_dtype
 from modelkit.recipes._recipe import Recipe
 from modelkit.runs import grouped, layout_of
 from modelkit.tensors import Encoding, Tensor
@@ -57,10 +57,11 @@ class Choice:
         `widened`: what vectors were before GGUF made them f32. `facts`: what recipes ask about the model.
         `importance`: whether there are importance weights.
         """
+        dtype = usual_dtype(named)
         choose = (
-            self._by_recipe(format, named, facts, importance=importance)
+            self._by_recipe(format, named, facts, dtype, importance=importance)
             if self.recipe
-            else self._plain(format, named, widened)
+            else self._plain(format, named, widened, dtype)
         )
         if not self.keep:
             return choose
@@ -71,18 +72,18 @@ class Choice:
             for pattern, encoding in self.keep:
                 if pattern.search(name) and tensor.encoding.kind != "raw":
                     matrix = quantisable(name, tensor, facts) or encoding.kind == "float"
-                    return self._fitting(encoding, name, tensor, named) if matrix else choose(name, tensor)
+                    return self._fitting(encoding, name, tensor, dtype) if matrix else choose(name, tensor)
             return choose(name, tensor)
 
         return kept_or_chosen
 
-    def _by_recipe(self, format: Format, named: Named, facts: Facts, *, importance: bool) -> Chooser:
+    def _by_recipe(self, format: Format, named: Named, facts: Facts, dtype: str, *, importance: bool) -> Chooser:
         recipe = self.recipe
         assert recipe is not None  # noqa: S101 - the caller looked
         refuse_unstorable(format, recipe.base)
         found = places(named, facts, gguf=format.dialect == "gguf")
 
-        plain = self._for_layout(recipe.base, named) if layout_of(recipe.base) else None
+        plain = self._for_layout(recipe.base, named, dtype) if layout_of(recipe.base) else None
 
         def choose(name: str, tensor: Tensor) -> Chosen:
             if name not in found or tensor.encoding.kind == "raw":
@@ -91,13 +92,13 @@ class Choice:
             to = next(rules, None)
             if to is None and plain is not None:
                 return plain(name, tensor)
-            return self._fitting(to or recipe.base, name, tensor, named)
+            return self._fitting(to or recipe.base, name, tensor, dtype)
 
         for name, tensor in named:
             refuse_unstorable(format, choose(name, tensor).encoding)
         return choose
 
-    def _plain(self, format: Format, named: Named, widened: Encoding | None) -> Chooser:
+    def _plain(self, format: Format, named: Named, widened: Encoding | None, dtype: str) -> Chooser:
         wanted = self.encoding
         if wanted is not None:
             refuse_unstorable(format, wanted)
@@ -106,24 +107,24 @@ class Choice:
         if wanted is None:
             return lambda name, tensor: kept(tensor, format, widened)
         if layout_of(wanted):
-            chosen = self._for_layout(wanted, named)
+            chosen = self._for_layout(wanted, named, dtype)
             return lambda name, tensor: restored(chosen(name, tensor), tensor, format, widened)
         quantised = not self.rest and any(tensor.encoding.kind == "quantised" for _, tensor in named)
         return lambda name, tensor: pure(tensor, format, wanted, quantised=quantised)
 
-    def _for_layout(self, wanted: Encoding, named: Named) -> Chooser:
+    def _for_layout(self, wanted: Encoding, named: Named, dtype: str) -> Chooser:
         typed = "" if self.recipe else self.text.removeprefix("pure:").partition(":")[2]
         words = tuple(word.partition("=")[::2] for word in typed.split(",") if word)
         floats = self.rest or all(tensor.encoding.kind != "quantised" for _, tensor in named)
-        chooser = LayoutChooser(wanted, words, named, floats)
+        chooser = LayoutChooser(wanted, words, named, dtype, floats)
         return lambda name, tensor: Chosen(*chooser.choose(name, tensor))
 
-    def _fitting(self, encoding: Encoding, name: str, tensor: Tensor, named: Named) -> Chosen:
+    def _fitting(self, encoding: Encoding, name: str, tensor: Tensor, dtype: str) -> Chosen:
         """One encoding that was asked for by name: codes as they are where it holds them."""
         source = grouped(tensor.encoding)
         if layout_of(encoding) and source is not None:
-            return self._for_layout(encoding, [(name, tensor)])(name, tensor)
-        return fitting(for_model_of(encoding, named), tensor)
+            return self._for_layout(encoding, [(name, tensor)], dtype)(name, tensor)
+        return fitting(for_model_of(encoding, dtype), tensor)
 
     def _for_llama2c(self, format: Format) -> Chooser:
         f32, wanted = ENCODINGS["f32"], self.encoding

@@ -36,7 +36,7 @@ Named = Sequence[tuple[str, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class LayoutChooser:
-    """`wanted` as typed, `words` its parameters that were typed, `named` all tensors.
+    """`wanted` as typed, `words` its parameters that were typed, `named` all tensors, `dtype` that of the model.
 
     `floats` says whether floats move too: those of a model that has nothing else, or where it was asked for.
     """
@@ -44,6 +44,7 @@ class LayoutChooser:
     wanted: Encoding
     words: tuple[tuple[str, str], ...]
     named: Named
+    dtype: str
     floats: bool
 
     @property
@@ -104,7 +105,7 @@ class LayoutChooser:
             finer = adopt(encoding, replace(source.grid, bits=8), tensor.shape)
             if not isinstance(finer, str):
                 encoding, why = finer, f"an {place} keeps 8 bits" if place == "embedding" else "a head keeps 8 bits"
-        encoding = for_model_of(encoding, self.named)
+        encoding = for_model_of(encoding, self.dtype)
         misfit = encoding.misfit(tensor.shape)
         if misfit:
             raise Unsupported(f"'{name}' cannot be {encoding.name}: {misfit}", self._way_out(name, tensor))
@@ -155,17 +156,17 @@ def adopt(encoding: Encoding, grid: Grid, shape: Shape) -> Encoding | str:
     return f"{encoding.name} takes no codes" if rule is None else rule(grid, shape)
 
 
-def for_model_of(encoding: Encoding, named: Named) -> Encoding:
+def for_model_of(encoding: Encoding, dtype: str) -> Encoding:
     """An encoding for what is quantised from floats: with scales in the model's dtype where its engines want them so.
 
     They load a model in the dtype of its config, that of most of its floats, and would round other scales to it.
     """
     rule = cast("Callable[[str], Encoding] | None", getattr(encoding, "for_model_of", None))
-    return encoding if rule is None else rule(_dtype(named))
+    return encoding if rule is None else rule(dtype)
 
 
-def _dtype(named: Named) -> str:
-    """The dtype of most floats: "BF16"; "" for none."""
+def usual_dtype(named: Named) -> str:
+    """The dtype of most floats of a model: "BF16"; "" for none."""
     counts: dict[str, int] = {}
     for _, tensor in named:
         if tensor.encoding.kind == "float" and tensor.encoding.dtype is not None:

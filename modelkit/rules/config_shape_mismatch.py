@@ -33,7 +33,7 @@ def check(subject: Subject) -> Iterator[Finding]:
         found = architecture.find(tensor.name, dialect)
         if found is None or tensor.name in grouped or tensor.encoding.kind == "raw":
             continue
-        expected = tuple(sizes.sizes[word] for word in found[0].shape)
+        expected = found[0].shape_in(sizes)
         vocabulary = "vocabulary" in found[0].shape and dialect == "gguf"
         if tensor.shape != expected and not (vocabulary and tensor.shape[1:] == expected[1:]):
             message = f"'{tensor.name}' is {list(tensor.shape)}; the config implies {list(expected)}"
@@ -42,8 +42,8 @@ def check(subject: Subject) -> Iterator[Finding]:
             yield from _tokens(subject, tensor.name, tensor.shape[0])
     for tensor in subject.weights.tensors:
         found = architecture.find(tensor.name, dialect)
-        expected = tuple(sizes.sizes[word] for word in found[0].shape) if found else ()
-        if len(expected) == 2 and tensor.shape not in (expected, expected[::-1]):  # GPT-2's floats are turned round
+        expected = found[0].shape_in(sizes) if found else ()
+        if len(expected) == 2 and tensor.shape != expected:
             first = tensor.parts[0].name
             message = f"'{first}' holds {list(tensor.shape)} as {tensor.encoding.name}; the config implies "
             yield Finding(subject.file_of(first), f"{message}{list(expected)}", QUANTISED, first)

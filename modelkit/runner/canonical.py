@@ -123,7 +123,7 @@ def _check(tensor: Tensor, row: Row, config: Config) -> None:
     if not row.expected(config):
         message = f"'{tensor.name}' is there, but the config says that there is no {row.when}"
         raise BrokenFile(message, fix, "config-shape-mismatch")
-    expected = tuple(config.sizes[word] for word in row.shape)
+    expected = row.shape_in(config)
     if tensor.shape != expected:
         message = f"'{tensor.name}' has shape {list(tensor.shape)}; the config implies {list(expected)}"
         raise BrokenFile(message, fix, "config-shape-mismatch")

@@ -65,6 +65,12 @@ def both(**words: object) -> Callable[[Config], object]:
     return lambda config: [config[key].update(words) for key in ("quantization", "quantization_config")]
 
 
+def exchanged(tensors: Tensors) -> None:
+    """All arrays of two weights of which one is as wide as the other is high."""
+    for ending in (".weight", ".scales", ".biases"):
+        tensors[UP + ending], tensors[DOWN + ending] = tensors[DOWN + ending], tensors[UP + ending]
+
+
 REFUSED = {
     "gptq without map": ("gptq", without(f"{UP}.g_idx"), None, "missing-companion"),
     "gptq, another's scales": ("gptq", of_another(".scales"), None, "companion-mismatch"),
@@ -84,6 +90,7 @@ REFUSED = {
     "mlx, group": ("mlx", None, both(group_size=32), "group-size-mismatch"),
     "mlx, bits": ("mlx", None, both(bits=8), "group-size-mismatch"),
     "mlx, bits and group": ("mlx", None, both(bits=8, group_size=32), "config-shape-mismatch"),
+    "mlx, exchanged": ("mlx", exchanged, None, "config-shape-mismatch"),
     "mlx, a module that is not": ("mlx", None, both(**{UP: False}), "ignore-list-mismatch"),
     "mlx, mode": ("mlx-mx", None, both(mode="affine"), "quantization-mismatch"),
     "ct without scales": ("ct", without(f"{UP}.weight_scale"), None, "missing-companion"),

@@ -23,6 +23,7 @@ from modelkit.operations.bundle_plan import PRESETS, Request, make, volume_bytes
 from modelkit.operations.bundle_repair import repair
 from modelkit.operations.bundle_unpack import unpack
 from modelkit.operations.bundle_verify import verify
+from modelkit.report.bundling import verified_lines
 from modelkit.sources import LocalFile, write_whole
 
 SMALL = {"volume_size": "2MiB", "parity": 2}
@@ -370,10 +371,24 @@ def test_another_bundle_is_refused(tree: Path, tmp_path: Path) -> None:
     assert [state.faults for state in found.damaged] == [
         (f"belongs to another bundle ({other.manifest.description.id[:16]})",)
     ]
+    assert "\n".join(verified_lines(found)).count("belongs to another bundle") == 1  # told of the volume, not again
     with pytest.raises(CannotAccess, match="belongs to another bundle"):
         unpack(str(tmp_path / "a"), str(tmp_path / "out"))
     assert repair(str(tmp_path / "a")).volumes == ("vol-0002.mkv",)
     assert verify(str(tmp_path / "a")).whole
+
+
+def test_a_foreign_volume_beside_the_one_whose_name_it_has(tree: Path, tmp_path: Path) -> None:
+    """Two faults: the volume stands under a wrong name, and its own is taken."""
+    made(tree, tmp_path / "a", **SMALL)
+    other = made(tree, tmp_path / "b", volume_size="2MiB", parity=1)
+    (tmp_path / "a" / "vol-0002.mkv").rename(tmp_path / "a" / "vol-0099.mkv")
+    (tmp_path / "a" / "vol-0002.mkv").write_bytes((tmp_path / "b" / "vol-0002.mkv").read_bytes())
+    found = verify(str(tmp_path / "a"))
+    assert [state.faults for state in found.damaged] == [("stands under the name vol-0099.mkv",)]
+    assert found.bundle.strangers == {
+        "vol-0002.mkv": f"belongs to another bundle ({other.manifest.description.id[:16]})"
+    }
 
 
 def test_stale_volumes_are_put_aside(tree: Path, tmp_path: Path) -> None:

@@ -85,8 +85,9 @@ def _create(src: str, bundle: str, options: dict[str, Any]) -> int:
         return create_layout(src, bundle, options)
     from modelkit.operations import bundle_plan
     from modelkit.operations.bundle_create import create
+    from modelkit.operations.bundle_notes import notes
     from modelkit.operations.bundle_origin import origin_of
-    from modelkit.report import bundling, console
+    from modelkit.report import bundling
     from modelkit.report.progress import progress
 
     request = bundle_plan.Request(
@@ -108,13 +109,20 @@ def _create(src: str, bundle: str, options: dict[str, Any]) -> int:
     if options["plan_only"]:
         plan = bundle_plan.make(request)
         show(bundling.plan_document(plan), bundling.plan_lines(plan), as_json=options["as_json"])
+        _say(options, *notes(plan))
         return 0
     with progress("bundle", None, quiet=options["quiet"]) as bar:
         created = create(request, bar)
     show(bundling.created_document(created), bundling.created_lines(created), as_json=options["as_json"])
-    if not options["quiet"]:
-        console.note(bundling.trust(created))
+    _say(options, *created.notes, bundling.trust(created))
     return 0
+
+
+def _say(options: dict[str, Any], *texts: str) -> None:
+    from modelkit.report import console
+
+    for text in () if options["quiet"] else texts:
+        console.note(text)
 
 
 @command.command(

@@ -634,6 +634,40 @@ def test_delta_of_the_same_model_is_nothing(tree: Path, tmp_path: Path) -> None:
     assert picture(tmp_path / "out") == picture(tree)
 
 
+def test_a_base_that_has_nothing_in_common_is_said(tree: Path, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("something else")
+    done = run("bundle", "create", tree, tmp_path / "b", "--base", tmp_path / "other")
+    assert done.returncode == 0, done.stderr
+    assert f"note: --base {tmp_path / 'other'}: only 0 of " in done.stderr
+    plan = run("bundle", "create", tree, tmp_path / "c", "--base", tmp_path / "other", "--plan")
+    assert "have a counterpart there" in plan.stderr
+    assert "have a counterpart" not in run("bundle", "create", TUNED, tmp_path / "d", "--base", STORIES).stderr
+
+
+def test_a_bundle_is_no_base(tree: Path, run: Run, tmp_path: Path) -> None:
+    """What is in it is coded: nothing would be found in it."""
+    made(tree, tmp_path / "old")
+    done = run("bundle", "create", tree, tmp_path / "new", "--base", tmp_path / "old")
+    assert done.returncode == 1
+    assert f"--base {tmp_path / 'old'}: is a bundle" in done.stderr
+    assert f"unpack it first (modelkit bundle unpack {tmp_path / 'old'} DST)" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_names_that_not_every_system_has_are_said(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    for name in ("Vocab.json", "vocab.json", "aux.txt", "merges."):
+        (tmp_path / "tree" / name).write_text(name)
+    done = run("bundle", "create", tmp_path / "tree", tmp_path / "b", "--json")
+    assert done.returncode == 0
+    said = json.loads(done.stdout)["notes"]
+    assert [text in done.stderr for text in said] == [True, True]
+    assert said[0].startswith("'Vocab.json' and 'vocab.json' are one name where case does not count")
+    assert said[1].startswith("'aux.txt' (and 1 more) is no name that Windows can have")
+    unpack(str(tmp_path / "b"), str(tmp_path / "out"))
+    assert picture(tmp_path / "out") == picture(tmp_path / "tree")
+
+
 def test_sealed(run: Run, tmp_path: Path) -> None:
     done = run("bundle", "create", STORIES, tmp_path / "b", "--seal")
     assert done.returncode == 0, done.stderr

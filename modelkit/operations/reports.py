@@ -6,10 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from modelkit.formats._side_files import SIDE_FILES
-from modelkit.operations.validate_places import WEIGHTS
+from modelkit.operations.validate_places import CONFIG, WEIGHTS
 from modelkit.sources import check_report
-
-CONFIG = "config.json"
 
 
 def check_report_beside(path: str, inputs: Iterable[Path]) -> None:

@@ -54,6 +54,8 @@ def test_the_page_has_its_table() -> None:
 @pytest.mark.parametrize("source", MATRIX)
 def test_a_whole_model_goes_as_the_page_says(source: str, stories: Path, tmp_path: Path, run: Run) -> None:
     to, made = typed(source, tmp_path)
+    if source == "compressed-tensors:symmetric=no":
+        to += ",scale=f16"  # the page's; in bf16, a bf16 model's default, MLX's biases are rounded far more
     done = run("convert", stories, made, "--to", to)
     assert done.returncode == 0, done.stderr
     for number, (target, cell) in enumerate(MATRIX[source].items()):

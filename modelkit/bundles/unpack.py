@@ -237,8 +237,8 @@ def put(file: BinaryIO, path: Path) -> None:
 
 
 def put_aside(path: Path) -> None:
-    os.replace(path, path.with_name(path.name + ".stale"))
-    say(f"{shown(path.name)}: is not of this bundle; put aside as {shown(path.name)}.stale")
+    path.rename(aside := next(p for k in range(9999) if not os.path.lexists(p := Path(f"{path}.stale{k or ''}"))))
+    say(f"{shown(path.name)}: is not of this bundle; put aside as {shown(aside.name)}")
 
 
 def say(*lines: str) -> None:

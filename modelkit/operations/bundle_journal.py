@@ -6,10 +6,12 @@ import json
 import os
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelkit.bundles import limits
 from modelkit.errors import Refused
 from modelkit.execute import fsync
 from modelkit.lazy import np
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 FOLDER = ".modelkit-bundle"
 PRINT = 16  # bytes of a fingerprint
 SYNC_SECONDS = 2.0  # reading that a crash may cost
+VOLUME = {
+    "name": str, "kind": str, "number": int, "body": int, "stripes": str, "table": int, "table_size": int,
+    "pieces": int, "sha256": str, "size": int, "next": int, "last": bool,
+}  # fmt: skip
+"""What the line of a finished volume holds."""
 
 
 @dataclass(slots=True)
@@ -53,7 +60,7 @@ class Journal:
     def sizing(self) -> Sizing | None:
         """The layout that an interrupted run has fixed (with `auto` it cannot be found again)."""
         lines = self._lines()
-        return Sizing(*lines[0]["sizing"]) if lines else None
+        return self._sizing(lines[0]) if lines else None
 
     def begin(self, plan: dict[str, Any], sizing: Sizing, created: str) -> None:
         """Start anew."""
@@ -75,13 +82,39 @@ class Journal:
         if lines[0]["plan"] != json.loads(json.dumps(plan)):
             message = f"{self.bundle}: holds an unfinished bundle of another source, or made with other options"
             raise Refused(message, "--force removes what that run wrote and begins anew")
-        done = Done(lines[0]["created"], Sizing(*lines[0]["sizing"]))
+        done = Done(str(lines[0]["created"]), self._sizing(lines[0]))
         for line in lines[1:]:
             if "scanned" in line:
+                self._need(_fits(line, {"scanned": int, "sha256": str}))
                 done.digests[line["scanned"]] = line["sha256"]
             elif "volume" in line:
+                self._need(_fits(line["volume"], VOLUME) and line["volume"]["number"] == len(done.volumes) + 1)
                 done.volumes.append(line["volume"])
+        for volume in done.volumes:
+            self._need_there(self.bundle / volume["name"], volume["size"])
         return done
+
+    @staticmethod
+    def _need_there(place: Path, size: int) -> None:
+        """Raises Refused for a finished volume that somebody took away or cut."""
+        if place.is_symlink() or not place.is_file() or place.stat().st_size != size:
+            message = f"{place}: was finished, and is no longer there as it was"
+            raise Refused(message, "put it back; or --force removes what that run wrote and begins anew")
+
+    def _sizing(self, head: dict[str, Any]) -> Sizing:
+        numbers = head["sizing"]
+        self._need(isinstance(numbers, list) and len(numbers) == 5 and all(type(one) is int for one in numbers))
+        found = Sizing(*numbers)
+        one = found.volume == found.body == found.parity == found.columns == 0
+        cut = limits.PIECE + 2 * found.stripe <= found.body < found.volume and found.body % max(found.stripe, 1) == 0
+        apart = found.parity >= 0 <= found.columns and found.parity + found.columns <= limits.PARITY_SET
+        self._need(found.stripe in limits.STRIPES and (one or (cut and apart)))
+        return found
+
+    def _need(self, good: bool) -> None:  # noqa: FBT001 - reads as a sentence
+        """Raises Refused for what no run has written."""
+        if not good:
+            raise Refused(f"{self.path}: is damaged", "--force removes what that run wrote and begins anew")
 
     def _lines(self) -> list[dict[str, Any]]:
         if not self.exists():
@@ -91,7 +124,7 @@ class Journal:
             for line in file:
                 try:
                     found.append(dict(json.loads(line)))
-                except (ValueError, TypeError):
+                except (ValueError, TypeError, RecursionError):
                     break  # the line that was being written
         good = bool(found) and all(key in found[0] for key in ("plan", "sizing", "created"))
         return found if good else []
@@ -131,3 +164,8 @@ class Journal:
             lines, self._scanned, self._since = self._scanned, [], time.monotonic()
             fsync(self._prints)
             self.add(*lines)
+
+
+def _fits(found: object, kinds: Mapping[str, type]) -> bool:
+    """Whether an object of JSON has these members, of these very types."""
+    return isinstance(found, dict) and all(type(found.get(name)) is kind for name, kind in kinds.items())

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -196,15 +197,21 @@ def _is_stranger(folder: Path, name: str, before: Verified) -> bool:
 def _put_aside(folder: Path, name: str) -> str:
     """A volume that does not belong keeps its bytes under another name."""
     with explained(folder / name):
-        os.replace(folder / name, folder / (name + ASIDE))
+        os.replace(folder / name, _aside(folder / name))
     return name
+
+
+def _aside(path: Path) -> Path:
+    """A name that is free: what an earlier repair put aside stays too."""
+    names = (path.with_name(f"{path.name}{ASIDE}{number or ''}") for number in count())
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _make_way(path: Path) -> None:
     """A folder that stands in a file's place is put aside: a rename does not replace it."""
     if path.is_dir() and not path.is_symlink():
         with explained(path):
-            os.replace(path, path.with_name(path.name + ASIDE))
+            os.replace(path, _aside(path))
 
 
 def _write(path: Path, data: bytes) -> None:

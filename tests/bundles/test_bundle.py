@@ -14,12 +14,14 @@ import pytest
 from bundles import bf16, make_tree, picture, safetensors
 from samples import STORIES, Run
 
+from modelkit.bundles import limits
 from modelkit.bundles import unpack as program
 from modelkit.errors import BadRequest, BrokenFile, CannotAccess, ModelkitError, Refused, Unknowable
 from modelkit.operations import bundle_create, bundle_plan, bundle_unpack, seal
 from modelkit.operations.bundle_create import Created, create
+from modelkit.operations.bundle_journal import VOLUME, Done, Journal
 from modelkit.operations.bundle_open import open_bundle
-from modelkit.operations.bundle_plan import PRESETS, Request, make, volume_bytes
+from modelkit.operations.bundle_plan import PRESETS, Request, Sizing, make, volume_bytes
 from modelkit.operations.bundle_repair import repair
 from modelkit.operations.bundle_unpack import unpack
 from modelkit.operations.bundle_verify import verify
@@ -287,6 +289,45 @@ def test_named_before_the_journal_knew(tree: Path, tmp_path: Path) -> None:
     assert picture(out) == picture(tree)
 
 
+WHOLE = Sizing(2**24, 2**23, limits.STRIPES[0], 1, 4)
+ODD_HEADS = (None, [], [1], ["a"] * 5, [0] * 5, [-1] * 5, [1.0] * 5, [2**24, 2**23, 0, 1, 4], {"volume": 1}, [True] * 5)
+ODD_VOLUMES = ("null", "[]", "{}", '{"number": 1}', '{"name": 3, "number": 1, "next": "x"}')
+
+
+def test_a_journal_of_creating_edited_by_hand_is_refused(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "b")
+    journal.begin({"x": 1}, WHOLE, "now")
+    good = journal.path.read_text()
+    assert journal.resume({"x": 1}) == Done("now", WHOLE)
+    for sizing in ODD_HEADS:
+        journal.path.write_text(json.dumps(json.loads(good) | {"sizing": sizing}) + "\n")
+        with pytest.raises(Refused, match="is damaged"):
+            journal.sizing()
+    odd = [*(f'{{"volume": {volume}}}' for volume in ODD_VOLUMES), '{"scanned": 0}', '{"scanned": "x", "sha256": "y"}']
+    for line in odd:
+        journal.path.write_text(f"{good}{line}\n")
+        with pytest.raises(Refused, match="is damaged"):
+            journal.resume({"x": 1})
+    journal.path.write_text(good + "[" * 100_000 + "\n")
+    assert journal.resume({"x": 1}) == Done("now", WHOLE)
+    journal.path.write_text("[" * 100_000 + "\n")
+    assert journal.resume({"x": 1}) is None and journal.sizing() is None
+
+
+def test_a_volume_that_was_finished_and_taken_away_is_missed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "b")
+    journal.begin({"x": 1}, WHOLE, "now")
+    kinds = {str: "", int: 1, bool: False}
+    line = {name: kinds[kind] for name, kind in VOLUME.items()} | {"name": "vol-0001.mkv", "size": 3}
+    journal.add({"volume": line})
+    (tmp_path / "b" / "vol-0001.mkv").write_bytes(b"abc")
+    assert journal.resume({"x": 1}) == Done("now", WHOLE, volumes=[line])
+    for damage in (lambda path: path.write_bytes(b"ab"), lambda path: path.unlink()):
+        damage(tmp_path / "b" / "vol-0001.mkv")
+        with pytest.raises(Refused, match="no longer there"):
+            journal.resume({"x": 1})
+
+
 @pytest.fixture
 def half(tree: Path, tmp_path: Path) -> Path:
     """A tree that is half unpacked; the bundle is `b` beside it."""
@@ -398,7 +439,15 @@ def test_stale_volumes_are_put_aside(tree: Path, tmp_path: Path) -> None:
     assert (found.whole, found.bundle.strangers) == (False, {"vol-0099.mkv": "is a copy of volume 1"})
     assert repair(str(tmp_path / "a")).aside == ("vol-0099.mkv",)
     assert verify(str(tmp_path / "a")).whole
-    assert (tmp_path / "a" / "vol-0099.mkv.stale").exists()
+    (tmp_path / "a" / "vol-0099.mkv.stale").write_text("put aside earlier")
+    (tmp_path / "a" / "vol-0099.mkv").write_bytes((tmp_path / "a" / "vol-0001.mkv").read_bytes())
+    repair(str(tmp_path / "a"))
+    assert (tmp_path / "a" / "vol-0099.mkv.stale").read_text() == "put aside earlier"
+    assert (tmp_path / "a" / "vol-0099.mkv.stale1").exists()
+    (tmp_path / "a" / "vol-0099.mkv.stale1").rename(tmp_path / "a" / "vol-0099.mkv")
+    assert program.main(["repair", str(tmp_path / "a")]) == 0
+    assert (tmp_path / "a" / "vol-0099.mkv.stale").read_text() == "put aside earlier"
+    assert (tmp_path / "a" / "vol-0099.mkv.stale1").exists()
 
 
 def test_no_manifest_anywhere(run: Run, tree: Path, tmp_path: Path) -> None:

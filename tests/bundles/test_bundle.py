@@ -728,6 +728,17 @@ def test_sealed(run: Run, tmp_path: Path) -> None:
     assert run("bundle", "verify", tmp_path / "b").returncode == 1
 
 
+@pytest.mark.parametrize("named", ["b", "b/SEAL.json"])
+def test_a_bundle_without_a_seal_is_called_so(named: str, run: Run, tmp_path: Path) -> None:
+    """Whether the bundle or the file in it is named; a path that leads nowhere is still called that."""
+    made(STORIES, tmp_path / "b")
+    done = run("verify", "--seal", tmp_path / named, STORIES)
+    assert done.returncode == 1
+    assert f"{tmp_path / 'b'}: holds no seal (SEAL.json)" in done.stderr
+    assert "modelkit bundle create MODEL BUNDLE --seal" in done.stderr
+    assert "no such file" in run("verify", "--seal", tmp_path / "nowhere", STORIES).stderr
+
+
 def test_what_cannot_be_sealed_is_refused_at_once(tree: Path, tmp_path: Path, run: Run) -> None:
     assert run("bundle", "create", tree, tmp_path / "b", "--seal").returncode == 1
     assert not list((tmp_path / "b").glob("*.mkv*"))

@@ -206,6 +206,8 @@ def check_report(path: str, models: Iterable[Path]) -> None:
             raise IsADirectoryError(errno.EISDIR, "is a folder")
         if not place.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, "no such folder")
+    if place.exists() and (not place.is_file() or place.parent.resolve() == Path("/dev")):
+        raise Refused(f"{path}: is no ordinary file, and a report would take its place", "name a file")
     for model in models:
         same = place.exists() and model.exists() and place.samefile(model)
         if same or place.resolve() == model.resolve():

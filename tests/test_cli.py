@@ -250,8 +250,22 @@ def test_ctrl_c_while_everything_is_still_imported_is_said_in_words() -> None:
 
 
 def test_a_group_that_is_not_used_is_said(stories: Path, tmp_path: Path, run: Run) -> None:
-    result = run("convert", stories, tmp_path / "a.bin", "--to", "llama2c:group=100")
-    assert result.stderr.count("groups of 100 do not divide the width of 256: groups of 1 are used") == 1
+    result = run("convert", stories, tmp_path / "a.bin", "--to", "llama2c:group=512")
+    assert result.stderr.count("groups of 512 do not divide the width of 256: groups of 256 are used") == 1
+    assert result.returncode == 0
+
+
+@pytest.mark.parametrize(("group", "end"), [(48, 1), (100, 1), (7, 1), (43, 2)])
+def test_a_group_whose_halves_do_not_divide_either_is_refused(
+    group: int, end: int, stories: Path, tmp_path: Path, run: Run
+) -> None:
+    """A scale for every weight or two: several times the bytes, for a number that was mistyped."""
+    result = run("convert", stories, tmp_path / "a.bin", "--to", f"llama2c:group={group}", "--plan")
+    assert result.returncode == 1
+    words = f"groups of {group} do not divide the width of 256, nor do their halves down to {end}"
+    assert words in result.stderr
+    assert "these divide it: group=16, group=32, group=64, group=128, group=256\n" in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model-00002-of-00002.safetensors", "m-00002-of-00002.gguf"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import os
 import shutil
 import sys
@@ -182,6 +183,48 @@ def test_a_receipt_does_not_replace_a_model_and_fails_early(source: Path, tmp_pa
     result = run("convert", source, target, "--receipt", tmp_path / "nowhere" / "r.json")
     assert result.returncode == 1 and "no such folder" in result.stderr
     assert source.read_bytes() == before and names(tmp_path) == ["a.safetensors"]
+
+
+def test_a_receipt_takes_the_place_of_receipts_alone(source: Path, tmp_path: Path, run: Run) -> None:
+    notes, receipt = tmp_path / "notes.txt", tmp_path / "r.json"
+    for text in ("my notes", "{}", '{"schema_version": 1, "findings": []}'):
+        notes.write_text(text)
+        result = run("convert", source, tmp_path / "b.gguf", "--receipt", notes)
+        assert result.returncode == 1 and "notes.txt: is there already and is no receipt" in result.stderr
+        assert notes.read_text() == text and names(tmp_path) == ["a.safetensors", "notes.txt"]
+    assert run("convert", source, tmp_path / "b.gguf", "--receipt", notes, "--force").returncode == 0
+    assert json.loads(notes.read_text())["target"]["name"] == "b.gguf"
+    receipt.touch()  # as mktemp leaves it
+    for number in range(2):
+        assert run("convert", source, tmp_path / f"c{number}.gguf", "--receipt", receipt).returncode == 0
+    assert json.loads(receipt.read_text())["target"]["name"] == "c1.gguf"
+
+
+def test_no_report_replaces_a_model_that_lies_elsewhere(source: Path, tmp_path: Path, run: Run) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(STORIES, other)
+    for name in ("config.json", "model.safetensors"):
+        for call in (
+            ("validate", source, "-o", other / name),
+            ("verify", STORIES, STORIES, "--html", other / name),
+            ("convert", source, tmp_path / "b.gguf", "--receipt", other / name),
+        ):
+            result = run(*call)
+            assert result.returncode == 1 and "is there already" in result.stderr, call
+    assert {path.name: path.read_bytes() for path in other.iterdir()} == {
+        path.name: path.read_bytes() for path in STORIES.iterdir()
+    }
+
+
+def test_no_report_replaces_a_pipe_or_a_device(source: Path, tmp_path: Path, run: Run) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for taken in (pipe, "/dev/null", "/dev/stdout"):
+        for call in (("validate", source, "-o", taken), ("convert", source, tmp_path / "b.gguf", "--receipt", taken)):
+            result = run(*call)
+            assert result.returncode == 1 and "is no ordinary file" in result.stderr, call
+    assert pipe.is_fifo() and names(tmp_path) == ["a.safetensors", "pipe"]
+    assert not Path("/dev/null").is_file()
 
 
 def test_a_pipe_is_not_replaced(source: Path, tmp_path: Path, run: Run) -> None:

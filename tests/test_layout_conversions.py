@@ -79,6 +79,27 @@ def uneven(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("words", "notes"),
+    [
+        ("bits=1", ["codes of 1 bits: "]),
+        ("bits=3,group=64", ["codes of 3 bits: "]),
+        ("bits=8", []),
+        ("format=int-quantized", []),
+        ("format=float-quantized,block=100x64", ["blocks of 100 x 64: "]),
+        ("format=float-quantized,block=64x32", []),
+        ("format=mxfp6-pack-quantized", []),
+    ],
+)
+def test_forms_that_few_engines_have_kernels_for_are_said(
+    words: str, notes: list[str], stories: Path, tmp_path: Path
+) -> None:
+    """They are no error: the library reads them, as tests/golden/test_compressed_tensors_library.py shows."""
+    found = prepare(Request(str(stories), f"{tmp_path}/a/", f"compressed-tensors:{words}")).notes
+    said = [one for one in found if "vLLM and SGLang" in one]
+    assert [one[: len(start)] for one, start in zip(said, notes, strict=True)] == notes
+
+
 def test_every_stop_of_the_tour_means_the_same(tour: dict[str, Path]) -> None:
     assert len({model_digest(stop).digest for stop in tour.values()}) == 1
 

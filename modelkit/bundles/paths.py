@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from unicodedata import normalize
 
 from modelkit.bundles import limits
 
 WORKING = ".modelkit-unpack"
 """The folder below a destination in which files are built; no path of a tree begins with it."""
+
+NO_NAME = re.compile(r'(CON|PRN|AUX|NUL|(COM|LPT)[1-9\u00b9\u00b2\u00b3]) *(\..*)?|.*([<>:"|?*].*|[. ])', re.I | re.S)
+"""Names that Windows does not have, or takes for devices."""
 
 
 def fault_of(path: str) -> str | None:
@@ -39,3 +44,31 @@ def clash_of(files: Iterable[str], folders: Iterable[str]) -> str | None:
     for path in folders:
         above.add(path)
     return next((name for name in names if name in above), None)
+
+
+def alike_without_case(paths: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of files or folders that are one name on systems that ignore case and the form of accents."""
+    seen: dict[str, str] = {}
+    found = []
+    for path in _with_folders(paths):
+        other = seen.setdefault(normalize("NFC", normalize("NFC", path).casefold()), path)
+        if other != path:
+            found.append((other, path))
+    return found
+
+
+def impossible_on_windows(paths: Iterable[str]) -> list[str]:
+    """Files and folders whose own name Windows cannot have: devices, signs of its own, a dot or a space at the end.
+
+    Source: https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+    """
+    return [path for path in _with_folders(paths) if NO_NAME.fullmatch(path.rpartition("/")[2])]
+
+
+def _with_folders(paths: Iterable[str]) -> Iterable[str]:
+    """The paths and all folders above them, each once, in order."""
+    found: dict[str, None] = {}
+    for path in paths:
+        parts = path.split("/")
+        found.update(dict.fromkeys("/".join(parts[:depth]) for depth in range(1, len(parts) + 1)))
+    return found

@@ -911,6 +911,10 @@ class Destination:
 
     def begin(self) -> BinaryIO:
         """Take up what an earlier run left, or start."""
+        taken = next(step for step in (self.folder, *self.folder.parents) if os.path.lexists(step))
+        need(taken.is_dir(), f"{shown(taken)} is in the way, and is no folder: name another one. Nothing was changed")
+        own = Path(os.path.realpath(self.folder)).is_relative_to(os.path.realpath(self.bundle.folder))
+        need(not own, f"{shown(self.folder)} lies in the bundle itself: name a folder elsewhere. Nothing was changed")
         self.folder.mkdir(parents=True, exist_ok=True)
         there = os.listdir(self.folder)
         done = there and STATE not in there and all(map(self.right, range(len(self.files))))
@@ -1068,12 +1072,10 @@ def list_files(bundle: Bundle, *, as_json: bool) -> int:
         volumes = [{"name": one.name, "bytes": one.body, "present": bundle.holds(one)} for one in bundle.volumes]
         document(bundle, name=description["name"], bytes=size, stored_bytes=stored, files=files, volumes=volumes)
         return 0
-    for file in description["files"]:
-        say(f"{file['size']:>16,}  {file['sha256']}  {shown(file['path'])}")
+    say(*(f"{file['size']:>16,}  {file['sha256']}  {shown(file['path'])}" for file in description["files"]))
     about = f"{shown(description['name'])}: {len(description['files'])} files, {size_of(size)}"
     say("", about, f"bundle id {bundle.id}")
-    for volume in bundle.volumes:
-        say(f"{volume.body:>16,}  {volume.name}{'' if bundle.holds(volume) else '  (not here)'}")
+    say(*(f"{one.body:>16,}  {one.name}{'' if bundle.holds(one) else '  (not here)'}" for one in bundle.volumes))
     if size and bundle.manifest:
         say(f"{size_of(stored)} in data volumes, {stored / size:.3f} of the files")
     return 0
@@ -1092,10 +1094,8 @@ def verify(bundle: Bundle, *, as_json: bool) -> int:
         document(bundle, whole=code == 0, repairable=code < 2 and not lacking, **found)
         return code
     say(f"bundle id {bundle.id}", *(f"{name}: {one.words}" for name, one in wrong.items()))
-    for name in documents:
-        say(f"{shown(name)}: is damaged or missing: copy it again")
-    for name in sorted(bundle.strangers):
-        say(f"{name}: is left over from another bundle, or a copy: the manifest does not name it")
+    say(*(f"{shown(name)}: is damaged or missing: copy it again" for name in documents))
+    say(*(f"{one}: is left over from another bundle, or a copy: it is not listed" for one in sorted(bundle.strangers)))
     if not bundle.manifest:
         say(f"{len(bundle.volumes) - len(wrong)} volumes are here and whole, but the manifest is on the last disc")
     elif good:
@@ -1195,12 +1195,12 @@ def unpack(bundle: Bundle, options: argparse.Namespace) -> int:
     needs_zstd = description["coding"] == "zstd"
     decode = zstd_decoder(bundle, trusted=options.trust_wheels) if needs_zstd else inflated
     there = Destination(bundle, folder)
-    left = sum(file["size"] for index, file in enumerate(there.files) if index not in there.finished)
-    left -= sum(count for index, count in there.added.items() if index not in there.finished)
+    unfinished = set(range(len(there.files))) - there.finished
+    left = sum(there.files[index]["size"] - there.added[index] for index in unfinished)
     room = shutil.disk_usage(folder).free
     need(left <= room, f"{size_of(left)} are needed, but {size_of(room)} are free on the disk of {shown(folder)}")
-    for index, file in enumerate(there.files):
-        if index not in there.finished and there.added[index] == file["size"]:  # empty, or all but named
+    for index in sorted(unfinished):
+        if there.added[index] == there.files[index]["size"]:  # empty, or all but named
             there.part(index)
             there.sync()
             there.finish(index)

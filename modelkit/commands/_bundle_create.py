@@ -63,8 +63,9 @@ def run(src: str, bundle: str, given: dict[str, Any]) -> int:
         return _layout(src, bundle, given)
     from modelkit.operations import bundle_plan
     from modelkit.operations.bundle_create import create
+    from modelkit.operations.bundle_notes import notes
     from modelkit.operations.bundle_origin import origin_of
-    from modelkit.report import bundling, console
+    from modelkit.report import bundling
     from modelkit.report.progress import progress
 
     request = bundle_plan.Request(
@@ -86,13 +87,20 @@ def run(src: str, bundle: str, given: dict[str, Any]) -> int:
     if given["plan_only"]:
         plan = bundle_plan.make(request)
         show(bundling.plan_document(plan), bundling.plan_lines(plan), as_json=given["as_json"])
+        _say(given, *notes(plan))
         return 0
     with progress("bundle", None, quiet=given["quiet"]) as bar:
         created = create(request, bar)
     show(bundling.created_document(created), bundling.created_lines(created), as_json=given["as_json"])
-    if not given["quiet"]:
-        console.note(bundling.trust(created))
+    _say(given, *created.notes, bundling.trust(created))
     return 0
+
+
+def _say(given: dict[str, Any], *texts: str) -> None:
+    from modelkit.report import console
+
+    for text in () if given["quiet"] else texts:
+        console.note(text)
 
 
 def _layout(src: str, bundle: str, given: dict[str, Any]) -> int:

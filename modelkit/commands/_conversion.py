@@ -19,7 +19,7 @@ def run(source: str, destination: str, to: str | None, options: Mapping[str, Any
 
 def _body(source: str, destination: str, to: str | None, options: Mapping[str, Any], prepares: str) -> int:
     from modelkit.operations import convert as operation
-    from modelkit.operations.reports import check_report_beside
+    from modelkit.operations.reports import check_receipt
     from modelkit.report import console, conversion
     from modelkit.report.progress import progress
 
@@ -47,7 +47,7 @@ def _body(source: str, destination: str, to: str | None, options: Mapping[str, A
         return 0
     operation.check(prepared)
     if options["receipt"]:
-        check_report_beside(options["receipt"], operation.model_paths(prepared))
+        check_receipt(options["receipt"], operation.model_paths(prepared), force=options["force"])
     try:
         with progress(Path(destination).name, prepared.plan.layout.size, quiet=options["quiet"]) as bar:
             result = operation.carry_out(prepared, bar)

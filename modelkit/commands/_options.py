@@ -41,7 +41,7 @@ def conversion_options(function: C) -> C:
             click.option("--allow-requantize", is_flag=True, help="Quantise what is quantised already."),
             click.option("--requantize-rest", is_flag=True, help="Of a quantised source, quantise the floats too."),
             click.option("--receipt", metavar="FILE", help="Write digests, versions and verdicts as JSON."),
-            click.option("--force", is_flag=True, help="Replace an existing DST."),
+            click.option("--force", is_flag=True, help="Replace an existing DST or --receipt FILE."),
             quiet_option,
             json_option,
         )

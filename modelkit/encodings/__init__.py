@@ -31,7 +31,7 @@ def by_dtype() -> Mapping[str, Encoding]:
 
 def find(text: str) -> Encoding:
     """The encoding that the user typed: `q8_0`, or `llama2c:group=64` with parameters; raises BadRequest."""
-    name, _, words = text.partition(":")
+    name, colon, words = text.partition(":")
     name = name.replace("-", "_")
     if name not in ENCODINGS:
         from difflib import get_close_matches
@@ -40,6 +40,8 @@ def find(text: str) -> Encoding:
         meant = f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(ENCODINGS)}"
         raise BadRequest(f"no encoding is called '{name}'", meant)
     encoding = ENCODINGS[name]
+    if colon and not words:
+        raise BadRequest(f"'{text}': nothing stands after the colon", f"leave it out, or write {encoding.name}")
     return _with_parameters(encoding, words) if words else encoding
 
 

@@ -26,8 +26,8 @@ def unpack(packed: Array, bits: int, count: int) -> Array:
     if bits == 8:
         return packed[:, :count]
     extension = kernels.native()
-    if not len(packed):
-        return np.empty((0, count), np.uint8)
+    if not (len(packed) and count):
+        return np.empty((len(packed), count), np.uint8)
     if extension is None:
         return unpack_in_numpy(packed, bits, count)
     out = np.empty((len(packed), count), np.uint8)

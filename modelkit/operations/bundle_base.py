@@ -10,6 +10,7 @@ from pathlib import Path
 from modelkit.bundles.description import Base, TreeFile
 from modelkit.bundles.transforms import BF16, F32, HALVES, Transform
 from modelkit.errors import CannotAccess, Refused
+from modelkit.operations.bundle_open import MANIFEST, NAME
 from modelkit.operations.bundle_source import Run, Tree, read_tree, runs_of, unchanged
 from modelkit.operations.checksum_work import Meter, hash_span, side_by_side
 from modelkit.sources import LocalFile
@@ -49,8 +50,12 @@ class BaseTree:
 
 
 def read_base(path: str) -> BaseTree:
-    """Reads headers only."""
+    """Reads headers only. Raises Refused for a bundle: what is in it is not what the other side can hold against."""
     tree = read_tree(path)
+    names = {file.path for file in tree.files}
+    if MANIFEST in names and any(NAME.fullmatch(name) for name in names):
+        fix = f"unpack it first (modelkit bundle unpack {path} DST), and name DST with --base"
+        raise Refused(f"--base {path}: is a bundle, not what it was made from", fix)
     tensors: dict[str, tuple[int, int, int, Transform]] = {}
     known: dict[str, list[Run]] = {}
     for number, file in enumerate(tree.files):

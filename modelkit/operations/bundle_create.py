@@ -26,6 +26,7 @@ from modelkit.operations.bundle_again import standing
 from modelkit.operations.bundle_base import digests_of
 from modelkit.operations.bundle_coding import CodedPiece, Coding
 from modelkit.operations.bundle_journal import FOLDER, Done, Journal
+from modelkit.operations.bundle_notes import notes
 from modelkit.operations.bundle_parity import ParityFiles
 from modelkit.operations.bundle_plan import TWO_FILES, Plan, Request, apart, make
 from modelkit.operations.bundle_scan import Scan, equal_pieces, scan
@@ -48,6 +49,11 @@ class Created:
     manifest: Manifest
     files: Mapping[str, tuple[int, str]]  # every file of the bundle: bytes and SHA-256
     resumed: int  # data volumes that an earlier run had finished
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What should be said about it, though nothing forbids it."""
+        return tuple(notes(self.plan))
 
     @property
     def stored(self) -> int:

@@ -69,6 +69,7 @@ def open_bundle(path: str, *, media: bool = False) -> Bundle:
     manifest, faults = _manifest(folder, found)
     volumes = tuple(_locate(folder, volume, manifest, found) for volume in manifest.volumes)
     used = {located.path for located in volumes}
+    used |= {folder / located.volume.name for located in volumes if located.path is None}  # why is told of the volume
     strangers = {one.path.name: _stranger(one, manifest) for one in found if one.path not in used}
     known = {volume.name for volume in manifest.volumes}
     strangers |= {name: absence(folder / name) for name, plain in entries.items() if not plain and name not in known}

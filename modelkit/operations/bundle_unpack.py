@@ -17,7 +17,7 @@ from modelkit.bundles.codecs import decode
 from modelkit.bundles.delta import restored
 from modelkit.bundles.layout import DIGEST, HEAD, Entry, read_table
 from modelkit.bundles.transforms import join, room
-from modelkit.errors import BrokenFile, CannotAccess, ModelkitError
+from modelkit.errors import BrokenFile, CannotAccess, ModelkitError, Refused
 from modelkit.lazy import np
 from modelkit.operations.bundle_base import check_base
 from modelkit.operations.bundle_open import Bundle, Located
@@ -61,11 +61,13 @@ def unpack(
 ) -> Unpacked:
     """Unpack every volume that is there. Raises CannotAccess when some are missing: run again with them.
 
-    `key`: refuse a bundle whose files its owner has not signed.
+    `key`: refuse a bundle whose files its owner has not signed. The bundle's own folder is refused as a destination.
     """
     bundle = open_signed(path, key)
     description = bundle.manifest.description
     places = [] if description.base is None else check_base(description.base, base)
+    if Path(os.path.realpath(destination)).is_relative_to(os.path.realpath(bundle.path)):
+        raise Refused(f"{destination}: lies in the bundle itself", "name a folder elsewhere")
     target = Destination(destination, description)
     if target.begin():
         enough_room(target.root, description.size - target.skipped)

@@ -174,7 +174,7 @@ def _checked(request: Request) -> Runnable:
     if os.path.lexists(request.output) and not request.force:
         raise Refused(f"{request.output}: is there already", "choose another name with -o, or replace it with --force")
     named = (request.model, request.text, request.tokens_file, request.tokenizer)
-    check_report_beside(request.output, [Path(name) for name in named if name is not None])
+    check_report_beside(request.output, [Path(name) for name in named if name is not None], force=request.force)
     return runnable(request.model)
 
 

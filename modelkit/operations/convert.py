@@ -15,7 +15,13 @@ from modelkit.formats import Format
 from modelkit.jobs import Done
 from modelkit.operations import importance
 from modelkit.operations.design import Design, constant_tensors, design, refuse_requantising, understand
-from modelkit.operations.design_layouts import probed, refuse_other_shapes, refuse_plain_e4m3, refuse_readings
+from modelkit.operations.design_layouts import (
+    of_few_engines,
+    probed,
+    refuse_other_shapes,
+    refuse_plain_e4m3,
+    refuse_readings,
+)
 from modelkit.operations.destination import Destination
 from modelkit.operations.opening import Opened, destination_format, open_model, refuse_empty
 from modelkit.operations.proving import prove
@@ -101,6 +107,7 @@ def prepare(request: Request) -> Prepared:
     destination = Destination(request.destination)
     refuse_readings(made.ways)
     refuse_plain_e4m3(way.target for way in made.ways)
+    made.notes += of_few_engines(made.ways)
     made.ways, samples = probed(opened, made.ways, symmetric="symmetric=" not in (request.to or ""))
     facts = metadata(opened, known, target, made, request.tokenizer)
     if choice.recipe is not None and choice.recipe.file_type is not None and target.dialect == "gguf":

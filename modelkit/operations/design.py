@@ -23,6 +23,11 @@ from modelkit.tensors import Encoding, Importance, Tensor
 
 LARGEST_PROBE = 65_536  # bytes; rope_freqs has at most some hundred float32
 
+SMALL_GROUP = 16
+"""Values to a scale of llama2.c: a quarter of a byte for each weight; half as many values cost as much again."""
+
+WIDEST_OFFERED = 512  # past it groups only lose precision
+
 
 @dataclass(frozen=True, slots=True)
 class Understanding:
@@ -255,15 +260,24 @@ def _widened(known: Understanding) -> Encoding | None:
 
 
 def _group_that_divides(encoding: Encoding, config: Config | None, made: Design) -> Encoding:
-    """llama2.c halves the group until it divides the model's width; that is said, once."""
+    """llama2.c halves the group until it divides the model's width; that is said, once.
+
+    Raises Unsupported where that ends below SMALL_GROUP and a larger group divides: the file would be several times
+    as large as it could be.
+    """
     if not isinstance(encoding, Llama2c) or config is None:
         return encoding
-    group = encoding.group
-    while config.hidden % group:
+    width, group = config.hidden, encoding.group
+    while width % group:
         group //= 2
     if group == encoding.group:
         return encoding
-    note = f"groups of {encoding.group:,} do not divide the width of {config.hidden:,}: groups of {group:,} are used"
+    better = [size for size in range(group + 1, min(width, WIDEST_OFFERED) + 1) if width % size == 0]
+    if group < SMALL_GROUP and better:
+        offered = ", ".join(f"group={size}" for size in [size for size in better if size >= SMALL_GROUP] or better)
+        words = f"groups of {encoding.group:,} do not divide the width of {width:,}"
+        raise Unsupported(f"{words}, nor do their halves down to {group}", f"these divide it: {offered}")
+    note = f"groups of {encoding.group:,} do not divide the width of {width:,}: groups of {group:,} are used"
     if note not in made.notes:
         made.notes.append(note)
     return Llama2c(group)

@@ -20,13 +20,15 @@ from modelkit.operations.opening import Opened
 from modelkit.plan import Assignment, repacking
 from modelkit.recipes import adopt
 from modelkit.runs import grouped, layout_of, lies_across, runs_of
-from modelkit.tensors import Codes, Encoding, Span, Tensor, matrix
+from modelkit.tensors import Codes, Encoding, Grid, Span, Tensor, matrix
 
 if TYPE_CHECKING:
     from modelkit.tensors import Array
 
 SAMPLE = 1 << 16
 """Values of a weight that are repacked before anything is written, where only data tell what that does."""
+
+ENGINE_BITS = (4, 8)  # of packed integers
 
 EMBEDDING, HEAD = "embed_tokens.weight", "lm_head.weight"
 
@@ -146,6 +148,28 @@ def refuse_plain_e4m3(targets: Iterable[Tensor]) -> None:
         name = plain[0].name
         fix = f"--keep '{re.escape(name)}=compressed-tensors:format=float-quantized' gives it one, or keep it as bf16"
         raise Unsupported(f"compressed-tensors has no f8_e4m3 without a scale ('{name}')", fix)
+
+
+def of_few_engines(ways: Iterable[Assignment]) -> Iterator[str]:
+    """Forms of compressed-tensors that its library reads, and transformers with it, but for which engines lack kernels.
+
+    Source: the schemes of vLLM and SGLang (codes of 4 and 8 bits), and their Triton kernel of FP8 blocks (powers of 2).
+    """
+    grids = (grid_of(way.target.encoding) for way in ways if not way.copies)
+    found = {(grid.bits, grid.tile, grid.group, grid.number) for grid in grids if grid is not None}
+    reads = "compressed-tensors and transformers read them; vLLM and SGLang have kernels for"
+    bits = sorted({bits for bits, _, _, number in found if number == "integer" and bits not in ENGINE_BITS})
+    if bits:
+        yield f"codes of {' and '.join(map(str, bits))} bits: {reads} 4 and 8 bits"
+    for _, tile, group, number in sorted(found):
+        if number == "e4m3" and tile > 1 and (tile & (tile - 1) or group & (group - 1)):
+            yield f"blocks of {tile} x {group}: {reads} sides that are powers of 2 (all of them have 128 x 128)"
+
+
+def grid_of(encoding: Encoding) -> Grid | None:
+    """What an encoding of compressed-tensors can express; None for any other."""
+    source = grouped(encoding)
+    return source.grid if source is not None and layout_of(encoding) == "compressed_tensors" else None
 
 
 def layouts_of(tensors: Iterable[Tensor]) -> list[str]:

@@ -26,7 +26,7 @@ def init(model: str, output: str, *, force: bool = False) -> str:
     """Check the model in full, then write the policy; its text. Refuses a model that has errors."""
     if os.path.lexists(output) and not force:
         raise Refused(f"{output}: is there already", "choose another name with -o, or replace it with --force")
-    check_report_beside(output, [Path(model)])
+    check_report_beside(output, [Path(model)], force=force)
     report = validate(Request((model,), "full"))
     if report.exit_code:
         first = next(

@@ -139,8 +139,9 @@ def read(bundle: Path | str) -> bytes:
     path = Path(bundle)
     if path.is_dir():
         path = path / FILE
-        if not path.exists():
-            raise CannotAccess(f"{bundle}: holds no seal ({FILE})", "make one: modelkit bundle create --seal")
+    if path.name == FILE and path.parent.is_dir() and not path.exists():
+        fix = "make the bundle with one: modelkit bundle create MODEL BUNDLE --seal"
+        raise CannotAccess(f"{path.parent}: holds no seal ({FILE})", fix)
     with explained(path), os.fdopen(open_file(path), "rb") as file:
         return file.read(1 << 20)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelkit.errors import CannotAccess, ModelkitError
 from modelkit.faults import Fault
 from modelkit.formats._impostors import impostor, is_pickle, is_zip
+from modelkit.formats._side_files import SIDE_FILES
 from modelkit.formats.gguf import SPLIT
 from modelkit.formats.hf_folder import INDEX, SHARD
 from modelkit.formats.pytorch import INDEX as TORCH_INDEX
@@ -27,6 +28,7 @@ WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pi
 HIDDEN = (".git", ".hg", ".svn", "__pycache__", ".venv")
 DEEPEST = 16  # folders within folders
 SINGLE = "model.safetensors"
+CONFIG = "config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +159,20 @@ def _sort_out(place: Place, disk: Disk) -> None:
             candidate = _single(disk, name)
             place.candidates.append(candidate)
             taken |= candidate.files
+    if place.candidates:
+        place.faults += _unreadable_beside(place.folder.items)
     weights = frozenset(taken)
     place.folder = Folder(place.folder.path, place.folder.items, disk, weights)
+
+
+def _unreadable_beside(items: Iterable[Item]) -> Iterator[Fault]:
+    """What stands under the name of a config, a tokenizer or an index and is no file: readers miss it or hang."""
+    for item in items:
+        named = item.name in (CONFIG, *SIDE_FILES) or item.name.endswith(".index.json")
+        if named and item.is_folder:
+            yield Fault("unreadable-file", item.name, "is a folder; a file is expected under this name")
+        elif named and item.special:
+            yield Fault("unreadable-file", item.name, "is neither a file nor a folder")
 
 
 def _kind(disk: Disk, name: str, place: Place) -> bool:

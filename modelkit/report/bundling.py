@@ -97,6 +97,7 @@ def created_document(created: Created) -> dict[str, Any]:
         "volumes": len(created.manifest.data),
         "volumes_resumed": created.resumed,
         "parity": description.parity,
+        "notes": list(created.notes),
         "files": [{"name": name, "bytes": count, "sha256": digest} for name, (count, digest) in files],
     }
 

@@ -25,6 +25,7 @@ from modelkit.operations.bundle_plan import PRESETS, Request, Sizing, make, volu
 from modelkit.operations.bundle_repair import repair
 from modelkit.operations.bundle_unpack import unpack
 from modelkit.operations.bundle_verify import verify
+from modelkit.report.bundling import verified_lines
 from modelkit.sources import LocalFile, write_whole
 
 SMALL = {"volume_size": "2MiB", "parity": 2}
@@ -411,10 +412,24 @@ def test_another_bundle_is_refused(tree: Path, tmp_path: Path) -> None:
     assert [state.faults for state in found.damaged] == [
         (f"belongs to another bundle ({other.manifest.description.id[:16]})",)
     ]
+    assert "\n".join(verified_lines(found)).count("belongs to another bundle") == 1  # told of the volume, not again
     with pytest.raises(CannotAccess, match="belongs to another bundle"):
         unpack(str(tmp_path / "a"), str(tmp_path / "out"))
     assert repair(str(tmp_path / "a")).volumes == ("vol-0002.mkv",)
     assert verify(str(tmp_path / "a")).whole
+
+
+def test_a_foreign_volume_beside_the_one_whose_name_it_has(tree: Path, tmp_path: Path) -> None:
+    """Two faults: the volume stands under a wrong name, and its own is taken."""
+    made(tree, tmp_path / "a", **SMALL)
+    other = made(tree, tmp_path / "b", volume_size="2MiB", parity=1)
+    (tmp_path / "a" / "vol-0002.mkv").rename(tmp_path / "a" / "vol-0099.mkv")
+    (tmp_path / "a" / "vol-0002.mkv").write_bytes((tmp_path / "b" / "vol-0002.mkv").read_bytes())
+    found = verify(str(tmp_path / "a"))
+    assert [state.faults for state in found.damaged] == [("stands under the name vol-0099.mkv",)]
+    assert found.bundle.strangers == {
+        "vol-0002.mkv": f"belongs to another bundle ({other.manifest.description.id[:16]})"
+    }
 
 
 def test_stale_volumes_are_put_aside(tree: Path, tmp_path: Path) -> None:
@@ -668,6 +683,40 @@ def test_delta_of_the_same_model_is_nothing(tree: Path, tmp_path: Path) -> None:
     assert picture(tmp_path / "out") == picture(tree)
 
 
+def test_a_base_that_has_nothing_in_common_is_said(tree: Path, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("something else")
+    done = run("bundle", "create", tree, tmp_path / "b", "--base", tmp_path / "other")
+    assert done.returncode == 0, done.stderr
+    assert f"note: --base {tmp_path / 'other'}: only 0 of " in done.stderr
+    plan = run("bundle", "create", tree, tmp_path / "c", "--base", tmp_path / "other", "--plan")
+    assert "have a counterpart there" in plan.stderr
+    assert "have a counterpart" not in run("bundle", "create", TUNED, tmp_path / "d", "--base", STORIES).stderr
+
+
+def test_a_bundle_is_no_base(tree: Path, run: Run, tmp_path: Path) -> None:
+    """What is in it is coded: nothing would be found in it."""
+    made(tree, tmp_path / "old")
+    done = run("bundle", "create", tree, tmp_path / "new", "--base", tmp_path / "old")
+    assert done.returncode == 1
+    assert f"--base {tmp_path / 'old'}: is a bundle" in done.stderr
+    assert f"unpack it first (modelkit bundle unpack {tmp_path / 'old'} DST)" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_names_that_not_every_system_has_are_said(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    for name in ("Vocab.json", "vocab.json", "aux.txt", "merges."):
+        (tmp_path / "tree" / name).write_text(name)
+    done = run("bundle", "create", tmp_path / "tree", tmp_path / "b", "--json")
+    assert done.returncode == 0
+    said = json.loads(done.stdout)["notes"]
+    assert [text in done.stderr for text in said] == [True, True]
+    assert said[0].startswith("'Vocab.json' and 'vocab.json' are one name where case does not count")
+    assert said[1].startswith("'aux.txt' (and 1 more) is no name that Windows can have")
+    unpack(str(tmp_path / "b"), str(tmp_path / "out"))
+    assert picture(tmp_path / "out") == picture(tmp_path / "tree")
+
+
 def test_sealed(run: Run, tmp_path: Path) -> None:
     done = run("bundle", "create", STORIES, tmp_path / "b", "--seal")
     assert done.returncode == 0, done.stderr
@@ -677,6 +726,17 @@ def test_sealed(run: Run, tmp_path: Path) -> None:
     assert run("verify", "--seal", tmp_path / "b", TUNED).returncode == 1
     (tmp_path / "b" / "SEAL.json").write_text("{}")
     assert run("bundle", "verify", tmp_path / "b").returncode == 1
+
+
+@pytest.mark.parametrize("named", ["b", "b/SEAL.json"])
+def test_a_bundle_without_a_seal_is_called_so(named: str, run: Run, tmp_path: Path) -> None:
+    """Whether the bundle or the file in it is named; a path that leads nowhere is still called that."""
+    made(STORIES, tmp_path / "b")
+    done = run("verify", "--seal", tmp_path / named, STORIES)
+    assert done.returncode == 1
+    assert f"{tmp_path / 'b'}: holds no seal (SEAL.json)" in done.stderr
+    assert "modelkit bundle create MODEL BUNDLE --seal" in done.stderr
+    assert "no such file" in run("verify", "--seal", tmp_path / "nowhere", STORIES).stderr
 
 
 def test_what_cannot_be_sealed_is_refused_at_once(tree: Path, tmp_path: Path, run: Run) -> None:

@@ -198,6 +198,34 @@ def test_paths_that_are_refused(path: str) -> None:
         read_description(value, "x")
 
 
+def test_names_that_other_systems_cannot_have() -> None:
+    bad = [
+        "CON",
+        "con.txt",
+        "a/Aux",
+        "nul .x",
+        "COM1",
+        "lpt\u00b2.bin",
+        "a.",
+        "b ",
+        "c:d",
+        "e?",
+        "f*.g",
+        'h"',
+        "i|j",
+        "<",
+    ]
+    good = ["CONFIG", "console.txt", "a/auxiliary", "COM0", "COM10", "lpt", ".hidden", "a.b", " b", "null", "ü"]
+    assert paths.impossible_on_windows([*bad, *good]) == bad
+    assert paths.impossible_on_windows(["aux./x", "aux./y"]) == ["aux."]  # the folder, once
+
+
+def test_names_that_are_one_where_case_does_not_count() -> None:
+    assert paths.alike_without_case(["A/x", "a/y", "README", "b/readme"]) == [("A", "a")]
+    assert paths.alike_without_case(["a.bin", "A.BIN", "a.Bin"]) == [("a.bin", "A.BIN"), ("a.bin", "a.Bin")]
+    assert paths.alike_without_case(["\u00e9", "e\u0301"]) == [("\u00e9", "e\u0301")]
+
+
 @pytest.mark.parametrize(("files", "folders"), [(["a", "a"], []), (["a", "a/b"], []), (["a"], ["a"]), (["a"], ["a/b"])])
 def test_paths_that_clash(files: list[str], folders: list[str]) -> None:
     assert paths.clash_of(files, folders) == "a"

@@ -395,6 +395,29 @@ def test_a_folder_that_holds_something(made: Path, tmp_path: Path, capsys: Any) 
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize("name", ["mine", "mine/out", "link"])
+def test_a_destination_that_is_no_folder(name: str, made: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "link").symlink_to("nowhere")
+    code, said = here(capsys, "unpack", made, tmp_path / name)
+    taken = tmp_path / name.partition("/")[0]
+    words = f"unpack.py: {taken} is in the way, and is no folder: name another one. Nothing was changed\n"
+    assert (code, said) == (1, words)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "mine"]
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["b", "b/out", "link/out"])
+def test_the_bundle_is_not_unpacked_into_itself(name: str, bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "link").symlink_to("b")
+    before = picture(bundle)
+    code, said = here(capsys, "unpack", bundle, tmp_path / name)
+    assert (code, "lies in the bundle itself: name a folder elsewhere" in said) == (1, True)
+    with pytest.raises(ModelkitError, match="lies in the bundle itself"):
+        unpack_with_modelkit(str(bundle), str(tmp_path / name))
+    assert picture(bundle) == before
+
+
 def test_links_in_the_destination_are_not_followed(made: Path, tmp_path: Path, capsys: Any) -> None:
     """Someone else puts links where folders and unfinished files will be."""
     elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"

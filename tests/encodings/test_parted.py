@@ -332,6 +332,12 @@ def test_words_that_mean_nothing_are_answered(words, answer):
     assert answer in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["gptq:", "mlx:", "awq:", "compressed-tensors:", "llama2c:", "f16:", "q8_0:"])
+def test_a_colon_with_nothing_after_it_is_answered(text):
+    with pytest.raises(BadRequest, match="nothing stands after the colon"):
+        find(text)
+
+
 def test_mxfp4_of_gguf_is_the_mxfp4_of_others_with_its_codes_laid_out_anew():
     """compressed-tensors -> GGUF -> compressed-tensors, in odd runs of rows: the same bytes, the same values."""
     other, gguf, shape = find("compressed-tensors:format=mxfp4-pack-quantized"), find("mxfp4"), (37, 96)

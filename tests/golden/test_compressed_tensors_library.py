@@ -19,9 +19,11 @@ CT = LAYOUTS["compressed_tensors"]
 WORDS = [
     *(f"bits={bits},group=32,scale={scale}" for bits in range(2, 9) for scale in ("f16", "bf16", "f32")),
     *(f"bits={bits},group=64,symmetric=no,scale=bf16" for bits in (2, 3, 4, 5, 7, 8)),
+    "bits=1,group=32", "bits=1,group=32,symmetric=no",
     "bits=4,group=row", "bits=5,group=row,symmetric=no", "bits=8,scales=tensor", "method=mse",
     "format=int-quantized", "format=int-quantized,group=32,symmetric=no", "format=int-quantized,scales=tensor",
     "format=float-quantized", "format=float-quantized,scales=tensor,scale=f32", "format=float-quantized,block=128x128",
+    "format=float-quantized,block=100x60",
     "format=mxfp4-pack-quantized", "format=mxfp6-pack-quantized", "format=mxfp8-quantized",
     "format=nvfp4-pack-quantized",
 ]  # fmt: skip

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -90,8 +92,6 @@ def test_exit_codes(museum: Path, run: Run, tmp_path: Path) -> None:
 
 
 def test_a_report_never_replaces_what_is_judged(stories: Path, tmp_path: Path, run: Run) -> None:
-    import shutil
-
     shutil.copy(stories / "model.safetensors", tmp_path / "a.safetensors")
     before = (tmp_path / "a.safetensors").read_bytes()
     done = run("validate", tmp_path / "a.safetensors", "-f", "json", "-o", tmp_path / "a.safetensors")
@@ -236,8 +236,6 @@ def test_a_policy_changes_severities_and_ignores_with_a_reason(museum: Path, tmp
 
 
 def test_the_nearest_policy_is_found_but_not_one_that_a_model_brings(museum: Path, tmp_path: Path, run: Run) -> None:
-    import shutil
-
     model = tmp_path / "project" / "models" / "a"
     shutil.copytree(museum / "leftover-partial-download", model)
     (model / "modelkit.toml").write_text('[rules]\nleftover-partial-download = "off"\n')
@@ -301,8 +299,6 @@ def test_pointers_are_accepted_when_asked(museum: Path, run: Run) -> None:
 
 
 def test_policy_init_pins_a_model(stories: Path, museum: Path, tmp_path: Path, run: Run) -> None:
-    import shutil
-
     model = tmp_path / "model"
     shutil.copytree(stories, model)
     done = run("policy", "init", "model", cwd=tmp_path)
@@ -343,7 +339,6 @@ def test_explain_list_and_completion(run: Run) -> None:
 
 def test_links_are_not_followed_out_and_the_caches_are(tmp_path: Path, run: Run, stories: Path) -> None:
     import hashlib
-    import shutil
 
     snapshot, blobs = tmp_path / "cache" / "snapshots" / "abc", tmp_path / "cache" / "blobs"
     shutil.copytree(stories, snapshot)
@@ -365,6 +360,22 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, run: Run) -> None:
     for path in (tmp_path, tmp_path / "model.safetensors"):
         done = run("validate", path)
         assert done.returncode == 2 and "neither a file nor a folder" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors.index.json"])
+@pytest.mark.parametrize(("make", "words"), [(os.mkfifo, "is neither a file nor a folder"), (os.mkdir, "is a folder")])
+def test_no_file_beside_the_weights_is_missed(
+    name: str, make: Callable[[Path], None], words: str, stories: Path, tmp_path: Path, run: Run
+) -> None:
+    """A config that is a pipe is no missing config: what reads it would hang."""
+    shutil.copytree(stories, tmp_path / "m")
+    (tmp_path / "m" / name).unlink(missing_ok=True)
+    make(tmp_path / "m" / name)
+    done = run("validate", tmp_path / "m", "--format", "json")
+    (found,) = json.loads(done.stdout)["findings"]
+    assert (found["rule"], os.path.basename(found["path"])) == ("unreadable-file", name)
+    assert found["message"].startswith(words)
+    assert done.returncode == run("validate", tmp_path / "m", "--level", "full").returncode == 2
 
 
 def test_a_receipt_is_held_against_what_it_names(stories: Path, tmp_path: Path, run: Run) -> None:

@@ -1262,7 +1262,7 @@ def checked_base(bundle: Bundle, place: str | None) -> list[Path]:
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="unpack.py", description="Check, repair and unpack a modelkit bundle.")
     parser.add_argument("verb", choices=("list", "verify", "repair", "unpack"))
-    parser.add_argument("bundle", help="the folder of the volumes")
+    parser.add_argument("bundle", nargs="?", default=Path(__file__).parent, help="the volumes' folder [unpack.py's]")
     parser.add_argument("dest", nargs="?", help="where the files go (unpack)")
     parser.add_argument("--key", metavar="PUB", help="the sender's public key: refuse what it has not signed")
     parser.add_argument("--base", metavar="OLD", help="what the bundle was made against, if it was (unpack)")
@@ -1271,7 +1271,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--trust-wheels", action="store_true", help="run the zstd decoder that the bundle brings")
     options = parser.parse_args(words)
     if (options.verb == "unpack") != (options.dest is not None):
-        parser.error("unpack takes BUNDLE and DEST, the other verbs take BUNDLE")
+        parser.error("unpack takes BUNDLE and DEST, the other verbs take BUNDLE alone")
     if options.json and options.verb in ("unpack", "repair"):
         parser.error("--json goes with list and verify")
     try:

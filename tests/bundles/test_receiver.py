@@ -94,6 +94,30 @@ def test_other_codings(tree: Path, tmp_path: Path, options: dict[str, Any]) -> N
     assert picture(tmp_path / "out") == picture(tree)
 
 
+def test_zstd_of_the_standard_library(tree: Path, tmp_path: Path) -> None:
+    """Python 3.14 needs no wheel."""
+    python = sys.executable if sys.version_info >= (3, 14) else shutil.which("python3.14")
+    if python is None:
+        pytest.skip("no python3.14 is here: its own zstd is not tried")
+    create(Request(str(tree), str(tmp_path / "b"), volume_size="2MiB", parity=1))
+    (tmp_path / "b" / "vol-0002.mkv").unlink()
+    for words in ("repair", tmp_path / "b"), ("unpack", tmp_path / "b", tmp_path / "out"):
+        command = [python, "-S", "-I", tmp_path / "b" / "unpack.py", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+    assert picture(tmp_path / "out") == picture(tree)
+
+
+def test_its_own_folder_is_the_bundle_that_is_meant(made: Path, capsys: Any) -> None:
+    program = made / "unpack.py"
+    for verb in ("list", "verify", "repair"):
+        words = [sys.executable, "-S", "-I", str(program), verb]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300, cwd="/")
+        assert (done.returncode, done.stdout + done.stderr) == here(capsys, verb, made)
+    done = alone("unpack", made)
+    assert (done.returncode, "unpack takes BUNDLE and DEST" in done.stderr) == (2, True)
+
+
 def test_wheels_are_programs_and_are_asked_for(tree: Path, tmp_path: Path) -> None:
     create(Request(str(tree), str(tmp_path / "b"), wheels=True))
     done = alone("unpack", tmp_path / "b", tmp_path / "out")

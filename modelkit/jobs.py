@@ -141,9 +141,8 @@ def _piece(
             errors = one_pass(job.source, job.target, stored[0], out)
             if errors is not None:
                 return (out,), errors
-        return _computed(job, job.source.unpack(stored, shape), (), first)
-    values = job.source.unpack(stored, shape)
-    return _computed(job, values, job.steps, first)
+        return _computed(job, stored, shape, (), first)
+    return _computed(job, stored, shape, job.steps, first)
 
 
 def _moved(job: Job, data: Array, shape: Sequence[int]) -> Array:
@@ -157,13 +156,16 @@ def _moved(job: Job, data: Array, shape: Sequence[int]) -> Array:
 
 
 def _computed(
-    job: Job, values: F32, steps: Sequence[Step], first: int
+    job: Job, stored: list[Array], shape: Sequence[int], steps: Sequence[Step], first: int
 ) -> tuple[Sequence[Array], tuple[float, float, float]]:
     """The same by way of float32 values, which `steps` still have to change."""
+    values = job.source.unpack(stored, tuple(shape))
+    # float32 has rounded an f64 already: that belongs to the difference
+    before = stored[0].view("<f8").reshape(shape) if job.source.name == "f64" else values
     for step in steps:
         if not step.shift:
-            values = step.apply(values)
-    before, shift = values, 0
+            values, before = step.apply(values), values if before is values else step.apply(before)
+    shift = 0
     for step in steps:
         if step.shift:
             values, shift = step.apply(values), shift + step.shift
@@ -209,7 +211,7 @@ def _weights(importance: Importance, matrix: int) -> F32:
     return sums / np.float32(count)
 
 
-def shifted_difference(before: F32, after: F32, shift: int) -> tuple[float, float, float]:
+def shifted_difference(before: Array, after: F32, shift: int) -> tuple[float, float, float]:
     """The same three figures of what the values mean, where `shift` was added on the way.
 
     The larger side is the meaning: 1 + w. float64 cannot hold every such sum, so what its rounding loses is

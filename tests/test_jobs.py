@@ -80,3 +80,20 @@ def test_a_job_of_several_parts_and_pieces_is_found_done(
         file.seek(span.start)
         file.write(bytes(byte ^ 1 for byte in part.read_bytes()[span.start : span.start + 1]))
     assert len(still_there(prepared.plan, folders, done)) == len(done) - 1
+
+
+@pytest.mark.parametrize(("to", "kept"), [("f32", 23), ("f16", 10), ("bf16", 7)])
+@pytest.mark.parametrize("native", [True, False])
+def test_what_float32_rounds_of_an_f64_is_a_difference(
+    to: str, kept: int, native: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values that the target holds after float32, yet not before, and a vector that it holds as it is."""
+    fine = np.array([[1 + 2.0**-kept + 2.0**-40, 1.0, np.nan, 2.0**-52]])
+    save_file({"a.weight": fine, "b": np.array([0.5, 1 + 2.0**-kept])}, tmp_path / "a.safetensors")
+    if not native:
+        monkeypatch.setattr(kernels, "native", lambda: None)
+    result = convert(Request(str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors"), to))
+    rounded, exact = result.verdicts
+    assert (rounded.tensor, rounded.verdict) == ("a.weight", "ROUNDED")
+    assert 2.0**-41 < rounded.largest_error < 2.0**-39
+    assert (exact.verdict, exact.largest_error) == ("EXACT", 0.0)

@@ -61,18 +61,18 @@ def statistics_in_numpy(flat: Array, around: float) -> tuple[float, float, float
     return low, high, apart, squares, zeros, nans, infinities
 
 
-def difference(before: F32, after: F32) -> tuple[float, float, float]:
+def difference(before: Array, after: F32) -> tuple[float, float, float]:
     """(largest |after - before|, sum of its squares, sum of squares of `before`), where `before` is finite.
 
-    The difference itself is rounded to float32, the sums are float64 in any order.
+    The difference itself is rounded to float32 (float64 where `before` is that), the sums are float64 in any order.
     """
     one, other = (np.ascontiguousarray(array).reshape(-1) for array in (before, after))
-    extension = kernels.native()
+    extension = kernels.native() if one.dtype == np.float32 else None
     return extension.difference(one, other) if extension else difference_in_numpy(one, other)
 
 
-def difference_in_numpy(one: F32, other: F32) -> tuple[float, float, float]:
-    """`difference` without the extension."""
+def difference_in_numpy(one: Array, other: F32) -> tuple[float, float, float]:
+    """`difference` without the extension, and of float64."""
     largest, squared, total = 0.0, 0.0, 0.0
     for start in range(0, len(one), SLAB):
         was, now = one[start : start + SLAB], other[start : start + SLAB]

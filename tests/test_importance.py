@@ -86,6 +86,23 @@ def test_another_importance_is_another_plan(source: Path, tmp_path: Path) -> Non
         convert(Request(*words, importance=str(tmp_path / "i.dat"), resume=True))
 
 
+@pytest.mark.parametrize("ending", ["out.gguf", "m/"])
+def test_neither_importance_nor_recipe_is_replaced_by_the_output(ending: str, source: Path, tmp_path: Path) -> None:
+    """--force replaces an old output, not what is read for the new one."""
+    (tmp_path / "m").mkdir()
+    own = tmp_path / "m" / "i.dat" if ending == "m/" else tmp_path / "out.gguf"
+    for text, option in ((None, "importance"), ('base = "mlx"' if ending == "m/" else 'base = "q4_k"', "recipe")):
+        if text is None:
+            imatrix.write_legacy(own, sums(), 3)
+        else:
+            own.write_text(text)
+        before = own.read_bytes()
+        to = None if text else "mlx" if ending == "m/" else "q4_k_m"
+        with pytest.raises(Refused, match=r"is the source itself|holds the source"):
+            convert(Request(str(source), f"{tmp_path}/{ending}", to, force=True, **{option: str(own)}))  # type: ignore[arg-type]
+        assert own.read_bytes() == before
+
+
 def test_a_value_that_cannot_be_held_is_found_in_its_expert(source: Path, tmp_path: Path) -> None:
     values = load_file(source)
     values["exps.weight"][2, 1, 7] = np.nan

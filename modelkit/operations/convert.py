@@ -168,10 +168,10 @@ def _take_back(prepared: Prepared) -> None:
 
 
 def source_paths(prepared: Prepared) -> list[Path]:
-    """What is read and must stay as it is: the path that was named, its shards, a tokenizer."""
-    opener, tokenizer = prepared.opened.disk, prepared.request.tokenizer
-    named = [opener.path, *([Path(tokenizer)] if tokenizer else [])]
-    return [*named, *(opener.root / name for name in prepared.sources)]
+    """What is read and must stay as it is: the path that was named, its shards, a tokenizer, recipe and importance."""
+    opener, request = prepared.opened.disk, prepared.request
+    beside = [Path(path) for path in (request.tokenizer, request.recipe, request.importance) if path]
+    return [opener.path, *beside, *(opener.root / name for name in prepared.sources)]
 
 
 def model_paths(prepared: Prepared) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import ml_dtypes
@@ -13,6 +14,7 @@ from samples import small_weights
 
 from modelkit.errors import BadRequest, BadValue, BrokenFile, Refused, Unsupported
 from modelkit.operations.convert import Request, Result, convert
+from modelkit.operations.inspect import tree
 from modelkit.operations.opening import open_model
 
 LLAMAS = ("llama_gqa_tied", "llama_gqa_llama3rope", "llama_bias", "llama_bf16_sharded", "llama_v4cfg", "mistral_swa")
@@ -202,6 +204,28 @@ def test_a_family_that_is_not_known_is_refused_where_names_would_be_guessed(shar
     do(source, tmp_path / "a.gguf")
     do(source, f"{tmp_path}/half/", "f16")
     assert json.loads((tmp_path / "half" / "config.json").read_text())["model_type"] == "gpt2"
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("3", "belongs to a layer beyond the 3 of the config"),
+        ("00", "is no tensor of llama"),  # a second tensor of layer 0
+        ("\u0661", "is no tensor of llama"),  # 1 in Arabic digits
+        ("9" * 5000, "is no tensor of llama"),  # more than int() takes
+    ],
+)
+def test_a_layer_that_the_config_does_not_have_is_refused(
+    layer: str, message: str, stories: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(stories, tmp_path / "in")
+    tensors = load_file(stories / "model.safetensors")
+    tensors[f"model.layers.{layer}.input_layernorm.weight"] = np.ones(256, ml_dtypes.bfloat16)
+    save_file(tensors, tmp_path / "in" / "model.safetensors")
+    with pytest.raises((BrokenFile, Unsupported), match=message):
+        do(tmp_path / "in", tmp_path / "a.gguf")
+    do(tmp_path / "in", f"{tmp_path}/half/", "f16")  # names as they are: nothing has to be understood
+    assert len(tree(open_model(str(tmp_path / "half")).model.tensors)) in (11, 12)
 
 
 def test_an_incomplete_model_is_not_converted_into_another_dialect(shared_data: Path, tmp_path: Path) -> None:

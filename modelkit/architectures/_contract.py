@@ -76,6 +76,10 @@ class Config:
         }
 
 
+LAYER = re.compile(r"\.(0|[1-9][0-9]{0,8})\.")
+"""The layer in a tensor's name, written in one way only: `.00.` would be a second tensor of layer 0. No model has 10^9."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of a name table: a kind of tensor, `{}` standing for the layer."""
@@ -132,7 +136,7 @@ class Architecture:
         row = self._plain.get((dialect, name))
         if row is not None:
             return row, None
-        match = re.search(r"\.(\d+)\.", name)
+        match = LAYER.search(name)
         if match is None:
             return None
         row = self._plain.get((dialect, f"{name[: match.start()]}.{{}}.{name[match.end() :]}"))

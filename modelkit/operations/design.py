@@ -174,6 +174,9 @@ def _translated(
         fix = "convert to a .safetensors file, which carries any name"
         raise Unsupported(f"'{tensor.name}' is no tensor of {architecture.name}: it has no name in {target}", fix)
     row, layer = found
+    if layer is not None and layer >= config.layers:
+        message = f"'{tensor.name}' belongs to a layer beyond the {config.layers} of the config"
+        raise BrokenFile(message, "config and weights do not belong together: fetch both again", "unknown-tensor")
     if row.when == "untied" and config.tied:
         made.notes.append(f"'{tensor.name}' is left out: the config ties it to the embedding")
         return None

@@ -14,6 +14,9 @@ from modelkit.operations.opening import Opened, open_model, read_model
 from modelkit.sources import is_url
 from modelkit.tensors import Tensor
 
+NUMBER = re.compile(r"\.([0-9]{1,9})\.")
+"""Of a layer; longer ones are no numbers of anything, and some thousand digits are more than int() takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Use:
@@ -82,7 +85,7 @@ def tree(tensors: Iterable[Tensor], pattern: str | None = None) -> list[Branch]:
     """Layers folded: one line for all tensors whose names differ by a number and that are alike."""
     groups: dict[tuple[str, tuple[int, ...], str], list[tuple[int | None, Tensor]]] = {}
     for tensor in (tensor for tensor in tensors if _matches(pattern, tensor.name)):
-        match = re.search(r"\.(\d+)\.", tensor.name)
+        match = NUMBER.search(tensor.name)
         name = tensor.name if match is None else f"{tensor.name[: match.start()]}.[N].{tensor.name[match.end() :]}"
         layer = int(match[1]) if match else None
         groups.setdefault((name, tensor.shape, tensor.encoding.name), []).append((layer, tensor))

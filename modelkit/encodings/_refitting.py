@@ -136,8 +136,11 @@ def moves_beyond(source: Codes, target: Codes) -> bool:
         return False
     for run in slabs(*source.codes.shape):
         old, new = rows_of(source, run), rows_of(target, run)
-        were = values(old)
-        moved = np.abs(values(new).astype(np.float64) - were) - 2.0**-23 * np.abs(were)  # both are rounded to float32
+        were, now = values(old), values(new).astype(np.float64)
+        if (np.isfinite(now) & ~np.isfinite(were)).any():  # of a damaged scale or bias; there is no distance to it
+            return True
+        with np.errstate(invalid="ignore"):  # and none between two infinities: NaN, which is beyond nothing
+            moved = np.abs(now - were) - 2.0**-23 * np.abs(were)  # both are rounded to float32
         allowed = spread(of_source[run], old, count)
         if of_target is not None:
             allowed = allowed + spread(of_target[run], new, count)

@@ -152,3 +152,17 @@ def test_what_grids_alone_say(source: Grid, target: Grid, wanted: str) -> None:
     if wanted == "NONE":
         with pytest.raises(Unsupported):
             refit(made(replace(source, group=source.group or 64)), replace(target, bits=1), SHAPE)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_damaged_scale_moves_nothing_where_it_stays(value: float) -> None:
+    """Without a warning of numpy's either, which the tests take for an error; what is healed in silence has moved."""
+    source = made(replace(ZEROS, scale="BF16"))
+    source.scales[3, 1] = value
+    assert not moves_beyond(source, source)
+    healed = replace(source, scales=np.where(np.isfinite(source.scales), source.scales, np.float32(1)))
+    assert moves_beyond(source, healed)
+    damaged = made(BIASES)
+    assert damaged.biases is not None
+    damaged.biases[3, 1] = value
+    assert moves_beyond(damaged, refit(damaged, ZEROS, SHAPE))  # no whole zero says that

@@ -18,6 +18,12 @@ KEPT_FILES = "modelkit.huggingface.file."
 """GGUF keys under which a folder's small text files are kept, so that our own round trip loses nothing."""
 
 TEXT_FILES = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+OF_TOKENIZERS = (
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+"""A folder's files that belong to its tokenizer, and go when another takes its place."""
+
 _SMALL = ("tokenizer.json", "tokenizer.model", *TEXT_FILES)
 _SETTINGS = "generation_config.json"
 

@@ -14,7 +14,7 @@ from samples import small_weights
 
 from modelkit.errors import BadRequest, BadValue, BrokenFile, Refused, Unsupported
 from modelkit.operations.convert import Request, Result, convert
-from modelkit.operations.inspect import tree
+from modelkit.operations.inspect import summary, tree
 from modelkit.operations.opening import open_model
 
 LLAMAS = ("llama_gqa_tied", "llama_gqa_llama3rope", "llama_bias", "llama_bf16_sharded", "llama_v4cfg", "mistral_swa")
@@ -204,6 +204,21 @@ def test_a_family_that_is_not_known_is_refused_where_names_would_be_guessed(shar
     do(source, tmp_path / "a.gguf")
     do(source, f"{tmp_path}/half/", "f16")
     assert json.loads((tmp_path / "half" / "config.json").read_text())["model_type"] == "gpt2"
+
+
+def test_a_converted_gguf_does_not_get_the_name_of_a_shard(stories: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="one shard of 3"):
+        do(stories, tmp_path / "a-00001-of-00003.gguf")
+    do(stories, tmp_path / "a-00001-of-00001.gguf")
+    assert open_model(str(tmp_path / "a-00001-of-00001.gguf")).model.tensors
+
+
+def test_a_single_safetensors_file_says_what_it_is(stories: Path, tmp_path: Path) -> None:
+    do(stories, tmp_path / "a.safetensors")
+    found = summary(open_model(str(tmp_path / "a.safetensors")))
+    assert (found["architecture"], found["context"]) == ("llama", 512)
+    save_file({"w": np.ones(2, np.float32)}, tmp_path / "b.safetensors", metadata={"modelkit.config": "{"})
+    assert summary(open_model(str(tmp_path / "b.safetensors")))["architecture"] is None
 
 
 @pytest.mark.parametrize(

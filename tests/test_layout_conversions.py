@@ -663,3 +663,18 @@ def test_rounding_that_went_wrong_on_the_way_to_the_disk_is_found(
     with pytest.raises(BrokenFile, match="farther off than rounding"):
         go(uneven, tmp_path / "mlx", "mlx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("to", ["mlx:group=32", "gptq:group=32", "compressed-tensors:group=32", "awq:group=32"])
+def test_weights_that_a_layout_has_no_place_for_are_told(to: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"a.weight": (64, 64), "experts.down_proj": (2, 64, 64), "w": (64, 64), "norm.weight": (64,)}
+    save_file({n: rng.standard_normal(shape, np.float32) for n, shape in shapes.items()}, tmp_path / "a.safetensors")
+    prepared = prepare(Request(str(tmp_path / "a.safetensors"), f"{tmp_path}/out/", to))
+    assert [note for note in prepared.notes if "weights stay as they are" in note and "'experts.down_proj'" in note]
+    assert {way.target.name for way in prepared.plan.assignments if "NAME.weight" in way.why} == {
+        "experts.down_proj",
+        "w",
+    }
+    again = prepare(Request(str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors"), "f16"))
+    assert not again.notes

@@ -12,10 +12,12 @@ from typing import Any
 from modelkit.errors import BadRequest, BadValue, BrokenFile, CannotAccess, Refused, Unsupported
 from modelkit.execute import Journal, execute, is_journal, locked, still_there, work
 from modelkit.formats import Format
+from modelkit.formats.gguf import SPLIT
 from modelkit.jobs import Done
 from modelkit.operations import importance
 from modelkit.operations.design import Design, constant_tensors, design, refuse_requantising, understand
 from modelkit.operations.design_layouts import (
+    left_floating,
     of_few_engines,
     probed,
     refuse_other_shapes,
@@ -96,6 +98,7 @@ def prepare(request: Request) -> Prepared:
     if request.memory < 1 or (request.workers is not None and request.workers < 1):
         raise BadRequest("memory and workers are numbers from 1 on")
     target = destination_format(request.destination)
+    _refuse_name_of_shard(request.destination, target)
     choice = parse(request.to, request.recipe, request.keep, rest=request.rest)
     opened = open_model(request.source)
     refuse_empty(opened)
@@ -107,7 +110,7 @@ def prepare(request: Request) -> Prepared:
     destination = Destination(request.destination)
     refuse_readings(made.ways)
     refuse_plain_e4m3(way.target for way in made.ways)
-    made.notes += of_few_engines(made.ways)
+    made.notes += [*of_few_engines(made.ways), *left_floating(made.ways)]
     made.ways, samples = probed(opened, made.ways, symmetric="symmetric=" not in (request.to or ""))
     facts = metadata(opened, known, target, made, request.tokenizer)
     if choice.recipe is not None and choice.recipe.file_type is not None and target.dialect == "gguf":
@@ -123,6 +126,14 @@ def prepare(request: Request) -> Prepared:
     if plan.memory > request.memory:
         made.notes.append(f"one tensor needs {plan.memory:,} bytes at once, more than --memory allows: it runs alone")
     return Prepared(request, opened, destination, plan, (*opened.faults.notes, *made.notes), sources)
+
+
+def _refuse_name_of_shard(destination: str, target: Format) -> None:
+    """A reader would look for the others of its set."""
+    match = SPLIT.fullmatch(os.path.basename(destination)) if target.dialect == "gguf" else None
+    if match is not None and int(match[3]) > 1:
+        message = f"{destination}: is the name of one shard of {int(match[3]):,}, and a converted GGUF is one file"
+        raise BadRequest(message, f"name it {match[1]}.gguf, and cut it with `modelkit shard`")
 
 
 def read_importance(path: str | None, target: Format, *, layout: bool = False) -> Mapping[str, Importance]:

@@ -18,7 +18,7 @@ from modelkit.layouts._opening import FILES, KEYS
 from modelkit.lazy import np
 from modelkit.operations.opening import Opened
 from modelkit.plan import Assignment, repacking
-from modelkit.recipes import adopt
+from modelkit.recipes import NO_PLACE, adopt
 from modelkit.runs import grouped, layout_of, lies_across, runs_of
 from modelkit.tensors import Codes, Encoding, Grid, Span, Tensor, matrix
 
@@ -164,6 +164,14 @@ def of_few_engines(ways: Iterable[Assignment]) -> Iterator[str]:
     for _, tile, group, number in sorted(found):
         if number == "e4m3" and tile > 1 and (tile & (tile - 1) or group & (group - 1)):
             yield f"blocks of {tile} x {group}: {reads} sides that are powers of 2 (all of them have 128 x 128)"
+
+
+def left_floating(ways: Iterable[Assignment]) -> Iterator[str]:
+    """Weights that a layout was asked for and has no place for: they may be most of a model of experts."""
+    odd = [way.target.name for way in ways if way.why == NO_PLACE]
+    if odd:
+        count = "1 weight stays as it is" if len(odd) == 1 else f"{len(odd):,} weights stay as they are"
+        yield f"{count}: {NO_PLACE}, which '{odd[0]}' is not"
 
 
 def grid_of(encoding: Encoding) -> Grid | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from modelkit.errors import BadRequest
 from modelkit.faults import Fault
 from modelkit.formats._gguf_values import ARRAY, Value, load
+from modelkit.formats.safetensors import CONFIG
 from modelkit.operations.opening import Opened, open_model, read_model
 from modelkit.sources import is_url
 from modelkit.tensors import Tensor
@@ -199,7 +202,11 @@ def _plain(opened: Opened, *keys: str) -> Any:
 
 
 def _config(opened: Opened) -> Mapping[str, Any]:
+    """Of a folder, or what a single safetensors file has of its own in its header."""
     config = opened.model.metadata.get("config")
+    if opened.format.dialect == "huggingface" and isinstance(kept := opened.model.metadata.get(CONFIG), str):
+        with suppress(ValueError, RecursionError):  # what is no JSON says nothing
+            config = json.loads(kept)
     return config if isinstance(config, dict) else {}
 
 

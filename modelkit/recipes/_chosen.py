@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modelkit.encodings import ENCODINGS
 from modelkit.encodings._codes import fits
@@ -75,7 +75,10 @@ def kept(tensor: Tensor, format: Format, widened: Encoding | None) -> Chosen:
 
 def restored(chosen: Chosen, tensor: Tensor, format: Format, widened: Encoding | None) -> Chosen:
     """A float that stays one is what it was before GGUF widened it."""
-    return kept(tensor, format, widened) if chosen.encoding == tensor.encoding else chosen
+    if chosen.encoding != tensor.encoding:
+        return chosen
+    found = kept(tensor, format, widened)
+    return replace(found, why=found.why or chosen.why)
 
 
 def refuse_unstorable(format: Format, encoding: Encoding) -> None:

@@ -31,6 +31,9 @@ BITS = range(2, 9)
 GATE = re.compile(r"(?:^|\.)(?:gate|router|shared_expert_gate|router\.layer|router\.classifier)\.weight$")
 NORM = re.compile(r"norm|(?:^|\.)ln_")
 
+NO_PLACE = "layouts quantise matrices called NAME.weight"
+"""Why a weight of two dimensions or more stays as it is: stacked experts, convolutions, matrices of other names."""
+
 Named = Sequence[tuple[str, Tensor]]
 
 
@@ -58,7 +61,8 @@ class LayoutChooser:
         if tensor.encoding.kind == "quantised":
             return self._moved(name, tensor)
         if not self.floats or not self._is_quantised(name, tensor):
-            return tensor.encoding, ""
+            odd = self.floats and place_of(name, tensor) == "other"
+            return tensor.encoding, NO_PLACE if odd else ""
         return self._made(name, tensor)
 
     def _is_quantised(self, name: str, tensor: Tensor) -> bool:

@@ -115,6 +115,21 @@ def test_real_checkpoints(tmp_path: Path) -> None:
     convert_to(DATA / "real" / "pytorch" / "tinypellm", tmp_path / "a.safetensors")
 
 
+def test_a_fix_for_arrays_of_other_dtypes_is_one(tmp_path: Path) -> None:
+    turned = np.arange(4, dtype=">f4")
+    for values, fix in (
+        (turned, "array.astype('<f4')"),
+        (np.array("text"), "without it"),
+        (np.ones(2, complex), "without it"),
+    ):
+        np.savez(tmp_path / "a.npz", a=values)
+        with pytest.raises(modelkit.ModelkitError, match="is not read") as caught:
+            modelkit.open(tmp_path / "a.npz")
+        assert fix in caught.value.fix
+    np.savez(tmp_path / "a.npz", a=turned.astype("<f4"))
+    assert np.array_equal(modelkit.open(tmp_path / "a.npz")["a"].numpy(), turned)
+
+
 def test_arrays_of_numpy(tmp_path: Path) -> None:
     arrays = {
         "c": np.arange(12, dtype=np.float32).reshape(3, 4),

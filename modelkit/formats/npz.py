@@ -97,7 +97,7 @@ def _array(source: Source, name: str, start: int, size: int, faults: Faults) -> 
         return None
     if found.dtype not in by_dtype():
         message = f"'{name}' has dtype {found.descr}, which is not read"
-        faults.add("not-fully-checked", source.name, message, SAVE, tensor=name)
+        faults.add("not-fully-checked", source.name, message, _other_dtype(found.descr), tensor=name)
         return None
     part = Part(name, found.dtype, found.shape)
     if found.start + part.size != size:
@@ -106,6 +106,13 @@ def _array(source: Source, name: str, start: int, size: int, faults: Faults) -> 
         faults.add(rule, source.name, message, AGAIN, offset=start, tensor=name)
         return None
     return Tensor(name, found.shape, _encoding(found), (part,)), Span(source.name, start + found.start, part.size)
+
+
+def _other_dtype(descr: str) -> str:
+    """numpy.savez keeps any dtype, so that saving it again would not help."""
+    if descr[:2] in (">f", ">i", ">u"):
+        return f"save it in little-endian order: array.astype('<{descr[1:]}')"
+    return "save the file without it, or as real numbers that modelkit reads: floats, integers, booleans"
 
 
 def compressed(source: Source) -> Iterator[tuple[Tensor, Iterator[bytes]]]:

@@ -214,3 +214,11 @@ def test_a_pattern_that_finds_nothing_is_told(stories: Path) -> None:
     assert [note for note in made.notes if "--keep" in note] == [
         "--keep attn-v: no tensor is called so; the plan shows the written names"
     ]
+
+
+@pytest.mark.parametrize(("target", "to", "own"), [("out.gguf", "q4_k_m", "q8_0"), ("out/", "mlx", "mlx:bits=8")])
+def test_a_pattern_that_finds_only_vectors_is_told(target: str, to: str, own: str, stories: Path) -> None:
+    made = prepare(Request(str(stories), target, to, keep=(f"norm={own}",)))
+    assert "--keep norm: finds only what stays as floats, such as norms and biases" in made.notes
+    both = prepare(Request(str(stories), target, to, keep=(f"norm|embd|embed={own}", "norm=f32")))
+    assert not [note for note in both.notes if "--keep" in note]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -116,9 +116,6 @@ def design(
         target, [(name, tensor) for tensor, name, _ in ways], _widened(known), _for_recipes(known, dialect),
         importance=bool(importance),
     )  # fmt: skip
-    for pattern, _ in choice.keep:
-        if not any(pattern.search(name) for _, name, _ in ways):
-            made.notes.append(f"--keep {pattern.pattern}: no tensor is called so; the plan shows the written names")
     without = 0
     for tensor, name, steps in ways:
         chosen = choose(name, tensor)
@@ -134,6 +131,7 @@ def design(
         if encoding == tensor.encoding and name == tensor.name:
             parts = tensor.parts  # as they are stored, whatever the encoding would call them
         made.ways.append(Assignment(tensor, Tensor(name, shape, encoding, parts), steps, chosen.why, weights))
+    made.notes += _without_effect(choice, made.ways)
     if without:
         have = "tensor has" if without == 1 else "tensors have"
         made.notes.append(f"{without} quantised {have} no importance weights: all columns count alike")
@@ -143,6 +141,16 @@ def design(
     if source != dialect and known.architecture is None:
         _name_unknown(made, opened, known, dialect)
     return made
+
+
+def _without_effect(choice: Choice, ways: list[Assignment]) -> Iterator[str]:
+    """What --keep names in vain."""
+    for pattern, encoding in choice.keep:
+        kinds = {way.target.encoding.kind for way in ways if pattern.search(way.target.name)}
+        if not kinds:
+            yield f"--keep {pattern.pattern}: no tensor is called so; the plan shows the written names"
+        elif encoding.kind == "quantised" and "quantised" not in kinds:
+            yield f"--keep {pattern.pattern}: finds only what stays as floats, such as norms and biases"
 
 
 def _in_gguf(name: str, known: Understanding, dialect: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from samples import small_weights
 
+import modelkit
 from modelkit.errors import BadRequest, BadValue, BrokenFile, Refused, Unsupported
 from modelkit.operations.convert import Request, Result, convert
 from modelkit.operations.inspect import summary, tree
@@ -317,3 +318,16 @@ def test_transformers_opens_what_we_write(stories: Path, tmp_path: Path) -> None
     ids = torch.tensor([[1, 300, 301, 302]])
     one, two = (model(ids).logits for model in models)
     assert torch.equal(one, two)
+
+
+def test_the_fix_for_a_wrong_index_is_one(stories: Path, tmp_path: Path) -> None:
+    modelkit.shard(stories, f"{tmp_path}/in/", max_size=1_500_000)
+    index = tmp_path / "in" / "model.safetensors.index.json"
+    document = json.loads(index.read_text())
+    document["weight_map"]["ghost.weight"] = next(iter(document["weight_map"].values()))
+    index.write_text(json.dumps(document))
+    with pytest.raises(BrokenFile, match=r"'ghost\.weight'.*which lacks it") as caught:
+        do(tmp_path / "in", tmp_path / "a.gguf")
+    assert "remove the index" in caught.value.fix
+    index.unlink()
+    do(tmp_path / "in", tmp_path / "a.gguf")

@@ -28,6 +28,7 @@ LARGEST_SHARD = 5_000_000_000
 
 DOWNLOAD = "download the missing file"
 REWRITE = "convert the folder once more: modelkit writes a right index"
+WITHOUT = "fetch the folder again; if its shards are whole, remove the index: numbered shards are found without it"
 
 
 def sniff(opener: Opener) -> bool:
@@ -115,7 +116,7 @@ def _index(opener: Opener, faults: Faults) -> dict[str, str] | None:
         return None
     weight_map = found.get("weight_map") if isinstance(found, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        faults.add("index-not-json", INDEX, "has no weight_map of names to files", REWRITE)
+        faults.add("index-not-json", INDEX, "has no weight_map of names to files", WITHOUT)
         return None
     outside = sorted({file for file in weight_map.values() if not _plain(file)})
     for file in outside:
@@ -153,7 +154,7 @@ def _check_index(index: Mapping[str, str], models: Mapping[str, Model], faults: 
     for tensor, file in index.items():
         if file in models and where.get(tensor) != file:
             other = f"; it is in {where[tensor]}" if tensor in where else ""
-            faults.add("index-names-absent-tensor", INDEX, f"puts '{tensor}' in {file}, which lacks it{other}", REWRITE)
+            faults.add("index-names-absent-tensor", INDEX, f"puts '{tensor}' in {file}, which lacks it{other}", WITHOUT)
     for tensor, file in where.items():
         if tensor not in index:
             faults.add("tensor-not-in-index", INDEX, f"'{tensor}' of {file} is not listed", REWRITE, severity="warning")

@@ -222,3 +222,14 @@ def test_a_pattern_that_finds_only_vectors_is_told(target: str, to: str, own: st
     assert "--keep norm: finds only what stays as floats, such as norms and biases" in made.notes
     both = prepare(Request(str(stories), target, to, keep=(f"norm|embd|embed={own}", "norm=f32")))
     assert not [note for note in both.notes if "--keep" in note]
+
+
+@pytest.mark.parametrize("to", ["q4_k_m", "pure:q8_0"])
+def test_vectors_beside_quantised_matrices_are_f32_whatever_they_were(to: str, stories: Path, tmp_path: Path) -> None:
+    convert(Request(str(stories), f"{tmp_path}/wide/", "f64"))
+    for source in (stories, tmp_path / "wide"):
+        result = convert(Request(str(source), str(tmp_path / "a.gguf"), to, force=True))
+        norms = [one for one in result.verdicts if "norm" in one.tensor]
+        assert len(norms) == 7 and {(one.to_encoding, one.verdict) for one in norms} == {("f32", "EXACT")}
+    kept = prepare(Request(str(tmp_path / "wide"), "out.gguf")).plan.assignments
+    assert {way.target.encoding.name for way in kept} == {"f64"}  # nothing was asked for

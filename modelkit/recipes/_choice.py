@@ -17,7 +17,7 @@ from modelkit.encodings import ENCODINGS, find
 from modelkit.errors import BadRequest
 from modelkit.formats import Format
 from modelkit.recipes import _recipe
-from modelkit.recipes._chosen import Chosen, fitting, kept, pure, refuse_unstorable, restored
+from modelkit.recipes._chosen import Chosen, beside, fitting, kept, pure, refuse_unstorable, restored
 from modelkit.recipes._facts import Facts, places, quantisable
 from modelkit.recipes._layout_choice import LayoutChooser, for_model_of, usual_dtype
 from modelkit.recipes._recipe import Recipe
@@ -87,7 +87,7 @@ class Choice:
 
         def choose(name: str, tensor: Tensor) -> Chosen:
             if name not in found or tensor.encoding.kind == "raw":
-                return kept(tensor, format, None)
+                return beside(tensor, format)
             rules = (rule.to for rule in recipe.rules if rule.fits(found[name], facts, importance=importance))
             to = next(rules, None)
             if to is None and plain is not None:

@@ -56,8 +56,15 @@ def pure(tensor: Tensor, format: Format, wanted: Encoding, *, quantised: bool) -
     if wanted.kind == "float":
         return vector(wanted) if format.dialect == "gguf" and len(tensor.shape) < 2 else Chosen(wanted)
     if len(tensor.shape) < 2 or (quantised and own.kind != "quantised"):
-        return kept(tensor, format, None)
+        return beside(tensor, format)
     return fitting(wanted, tensor)
+
+
+def beside(tensor: Tensor, format: Format) -> Chosen:
+    """A tensor beside quantised ones is kept; but no engine multiplies by vectors of f64."""
+    found = kept(tensor, format, None)
+    wide = found.encoding.name == "f64" and format.dialect == "gguf" and len(tensor.shape) < 2
+    return vector(ENCODINGS["f32"]) if wide else found
 
 
 def kept(tensor: Tensor, format: Format, widened: Encoding | None) -> Chosen:

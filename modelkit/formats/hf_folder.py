@@ -27,7 +27,9 @@ LARGEST_SHARD = 5_000_000_000
 """Bytes of tensors in one file; what the hub's own tools use."""
 
 DOWNLOAD = "download the missing file"
+DOWNLOAD_AGAIN = "download index and shards again, from one place: they do not belong together"
 REWRITE = "convert the folder once more: modelkit writes a right index"
+WITHOUT = "if every shard is here, delete the index: numbered shards are read without it, and convert writes a new one"
 
 
 def sniff(opener: Opener) -> bool:
@@ -115,7 +117,7 @@ def _index(opener: Opener, faults: Faults) -> dict[str, str] | None:
         return None
     weight_map = found.get("weight_map") if isinstance(found, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        faults.add("index-not-json", INDEX, "has no weight_map of names to files", REWRITE)
+        faults.add("index-not-json", INDEX, "has no weight_map of names to files", WITHOUT)
         return None
     outside = sorted({file for file in weight_map.values() if not _plain(file)})
     for file in outside:
@@ -147,14 +149,13 @@ def _shards(names: list[str], index: Mapping[str, str] | None, faults: Faults) -
 
 
 def _check_index(index: Mapping[str, str], models: Mapping[str, Model], faults: Faults) -> None:
-    where: dict[str, str] = {}
-    for file, model in models.items():
-        where.update({part.name: file for tensor in model.tensors for part in tensor.parts})
+    held = {file: {part.name for tensor in model.tensors for part in tensor.parts} for file, model in models.items()}
+    where = {tensor: file for file, tensors in held.items() for tensor in tensors}
     for tensor, file in index.items():
-        if file in models and where.get(tensor) != file:
-            other = f"; it is in {where[tensor]}" if tensor in where else ""
-            faults.add("index-names-absent-tensor", INDEX, f"puts '{tensor}' in {file}, which lacks it{other}", REWRITE)
-    for tensor, file in where.items():
+        if file in models and tensor not in held[file]:
+            other, fix = (f"; it is in {where[tensor]}", WITHOUT) if tensor in where else ("", DOWNLOAD_AGAIN)
+            faults.add("index-names-absent-tensor", INDEX, f"puts '{tensor}' in {file}, which lacks it{other}", fix)
+    for tensor, file in sorted(where.items()):
         if tensor not in index:
             faults.add("tensor-not-in-index", INDEX, f"'{tensor}' of {file} is not listed", REWRITE, severity="warning")
 

@@ -405,7 +405,7 @@ def places_of(heads: Mapping[str, Head | None], bundle_id: str) -> dict[str, str
 def opened(folder: Path, *, media: bool = False) -> Bundle:
     """What the folder holds. Two accounts of one bundle, and two bundles without a manifest, are refused."""
     need(folder.is_dir(), f"{shown(folder)}: there is no such folder")
-    names = sorted(name for name in os.listdir(folder) if VOLUME.fullmatch(name))
+    names = sorted(name for name in os.listdir(folder) if name.endswith(".mkv"))  # a copy may have got another name
     for name in os.listdir(folder) if media else ():
         forget(folder / name)
     heads = {name: head_of(folder / name) for name in names if readable(folder / name)}
@@ -442,7 +442,7 @@ def opened(folder: Path, *, media: bool = False) -> Bundle:
         listed, documents = volumes_of(manifest), dict(manifest["documents"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Refused(f"the bundle describes itself wrongly: {shown(repr(error))[:100]}") from error
-    strangers = set(names) - {volume.name for volume in listed}
+    strangers = {name for name in names if VOLUME.fullmatch(name)} - {volume.name for volume in listed}
     return bundle._replace(manifest=text, documents=documents, volumes=listed, strangers=strangers)
 
 
@@ -498,7 +498,7 @@ def in_words(bundle: Bundle, volume: Volume, bad: set[int]) -> str:
             same = (read(file, 0, HEAD.size), read(file, HEAD.size + volume.body, len(tail) + 1)) == (head, tail)
         if not same:
             return "its head or its tail is damaged"
-    return f"stands under the name {path.name}" if path.name != volume.name else ""
+    return f"stands under the name {shown(path.name)}" if path.name != volume.name else ""
 
 
 def too_many(bundle: Bundle, wrong: Mapping[str, Damage]) -> list[int]:
@@ -511,16 +511,16 @@ def damaged_documents(bundle: Bundle) -> list[str]:
     """Files beside the volumes that are not what the manifest and SHA256SUMS say."""
     raw = small(bundle.folder / "SHA256SUMS", DOCUMENT)
     sums = {line[66:]: line[:64] for line in raw.decode("utf-8", "replace").splitlines()}
-    stated = small(bundle.folder / "SHA256SUMS.sha256", DOCUMENT)[:64].decode("ascii", "replace")
+    stated = small(bundle.folder / "SHA256SUMS.sha256", DOCUMENT)
     expected = bundle.documents | {"MANIFEST.json": hashlib.sha256(bundle.manifest).hexdigest()}
     listed = all(sums.get(name) == digest for name, digest in expected.items())
-    right = listed and stated == hashlib.sha256(raw).hexdigest()
+    right = listed and stated == f"{hashlib.sha256(raw).hexdigest()}  SHA256SUMS\n".encode()
     for name in ("model.sig", "SEAL.json") if right else ():
         expected |= {name: sums[name]} if name in sums else {}
     wrong = [
         name for name, digest in sorted(expected.items()) if digest != file_digest(bundle.folder / checked_path(name))
     ]
-    return wrong if right else [*wrong, "SHA256SUMS"]
+    return wrong if right else [*wrong, "SHA256SUMS", *["SHA256SUMS.sha256"] * listed]  # which one, nothing tells
 
 
 # ---- 6 parity --------------------------------------------------------------------------------------------------------

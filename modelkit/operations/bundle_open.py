@@ -16,7 +16,7 @@ from modelkit.errors import BrokenFile, CannotAccess, ModelkitError, Refused, Un
 from modelkit.sources import LocalFile, explained, open_file
 
 MANIFEST = "MANIFEST.json"
-NAME = re.compile(r"(vol|par)-\d{4,}\.mkv")
+NAME = re.compile(r"(vol|par)-\d{4}\.mkv", re.ASCII)
 MOST = 100_000  # entries of a folder that are looked at
 
 

@@ -1106,7 +1106,8 @@ def verify(bundle: Bundle, *, as_json: bool) -> int:
 
 
 def repair(bundle: Bundle) -> int:
-    need(bundle.manifest, "the manifest is on the last disc: copy that one too")
+    if not bundle.manifest:
+        raise Nothing("the manifest is on the last disc: copy that one too")
     wrong = damage(bundle)
     lacking = too_many(bundle, wrong)
     if lacking:
@@ -1192,8 +1193,7 @@ def restore_documents(bundle: Bundle) -> int:
 def unpack(bundle: Bundle, options: argparse.Namespace) -> int:
     folder, description = Path(os.path.abspath(options.dest)), bundle.description
     base = checked_base(bundle, options.base) if description["base"] else []
-    needs_zstd = description["coding"] == "zstd"
-    decode = zstd_decoder(bundle, trusted=options.trust_wheels) if needs_zstd else inflated
+    decode = zstd_decoder(bundle, trusted=options.trust_wheels) if description["coding"] == "zstd" else inflated
     there = Destination(bundle, folder)
     unfinished = set(range(len(there.files))) - there.finished
     left = sum(there.files[index]["size"] - there.added[index] for index in unfinished)
@@ -1205,10 +1205,10 @@ def unpack(bundle: Bundle, options: argparse.Namespace) -> int:
             there.sync()
             there.finish(index)
     absent = []
-    for volume in bundle.data():
+    for volume in (one for one in bundle.data() if there.done[one.number] < one.pieces):
         if not bundle.holds(volume):
             absent.append(volume.name + " (of another bundle)" * (volume.name in bundle.foreign))
-        elif there.done[volume.number] < volume.pieces:
+        else:
             unpack_volume(bundle, volume, there, base, decode)
     missing = there.end()
     if missing:

@@ -60,7 +60,7 @@ class Bundle:
 def open_bundle(path: str, *, media: bool = False, partial: bool = False) -> Bundle:
     """Raises Unknowable where no manifest is, Refused where several contradict each other, CannotAccess.
 
-    `media`: everything in it is read from the medium itself, not from the page cache. `partial`: where there is no manifest,
+    `media`: everything in it is read from the medium itself, not from the page cache. `partial`: without a manifest,
     what the data volumes say of themselves will do.
     """
     folder = Path(path)

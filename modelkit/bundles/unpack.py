@@ -305,9 +305,9 @@ def account_of(path: Path, head: Head) -> tuple[Volume, bytes, bytes] | None:
         if len(footer) < FOOTER.size or zlib.crc32(footer[:-4]) != FOOTER.unpack(footer)[-1]:
             return None
         magic, body, table, table_size, pieces, raw, text, _, digest, _ = FOOTER.unpack(footer)
-        digests = body // head.stripe * 32 if head.stripe in (MIB, MIB >> 4) else 0
+        digests = body // head.stripe * 32 if head.stripe in (MIB, MIB >> 4) else -1
         tail_size = digests + raw + text
-        if magic != TAIL_MAGIC or raw > DESCRIPTION or text > MANIFEST or table + table_size > body or not digests:
+        if magic != TAIL_MAGIC or raw > DESCRIPTION or text > MANIFEST or table + table_size > body or digests < 0:
             return None
         if HEAD.size + body + tail_size + FOOTER.size != size or body % head.stripe or table_size > TABLE:
             return None
@@ -380,7 +380,7 @@ def volumes_of(manifest: Json) -> list[Volume]:
         number = place + 1 - kind * (len(listed) - count)
         name = Head(kind, number, stripe, manifest["id"]).name()
         need((one["name"], one["kind"], one["number"]) == (name, "parity" if kind else "data", number), "bad volumes")
-        body = whole(one["body"], LARGEST, "a body", stripe)
+        body = whole(one["body"], LARGEST, "a body")  # 0 where every file is empty
         digests = base64.b64decode(one["stripes"], validate=True)
         place_of = [whole(one[key], LARGEST, f"{name}: {key}") for key in ("table", "table_size", "pieces")]
         need(body % stripe == 0 and len(digests) == body // stripe * 32, f"{name}: its stripes are not its body")

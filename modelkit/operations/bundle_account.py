@@ -53,7 +53,7 @@ def _read(source: LocalFile, head: Head) -> tuple[Description, Volume] | None:
     digests = footer.body // head.stripe * DIGEST
     size = digests + footer.description + footer.manifest
     lengths = footer.body % head.stripe == 0 and HEAD + footer.body + size + FOOTER == source.size
-    if not lengths or not footer.body or footer.table + footer.table_size > footer.body:
+    if not lengths or footer.table + footer.table_size > footer.body:
         return None
     tail = source.read(HEAD + footer.body, size)
     raw = tail[digests : digests + footer.description]

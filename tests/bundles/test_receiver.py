@@ -136,6 +136,24 @@ def test_wheels_are_programs_and_are_asked_for(tree: Path, tmp_path: Path) -> No
         assert "--portable" in done.stderr
 
 
+@pytest.mark.parametrize("parity", [0, 1])
+def test_a_tree_of_empty_files(tmp_path: Path, parity: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its one data volume has no body."""
+    (tmp_path / "s" / "sub").mkdir(parents=True)
+    (tmp_path / "s" / "empty").touch()
+    (tmp_path / "s" / "sub" / "empty too").touch()
+    create(Request(str(tmp_path / "s"), str(tmp_path / "b"), parity=parity, volume_size="2MiB"))
+    for manifest in ("here", "in the tail alone"):
+        assert here(capsys, "verify", tmp_path / "b")[0] == int(manifest != "here")
+        code, said = here(capsys, "unpack", tmp_path / "b", tmp_path / manifest)
+        assert code == 0, said
+        assert picture(tmp_path / manifest) == picture(tmp_path / "s")
+        unpack_with_modelkit(str(tmp_path / "b"), str(tmp_path / f"{manifest} too"))
+        (tmp_path / "b" / "MANIFEST.json").unlink(missing_ok=True)
+    assert here(capsys, "repair", tmp_path / "b")[0] == 0
+    assert here(capsys, "verify", tmp_path / "b")[0] == 0
+
+
 def test_disc_after_disc(tree: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One volume in the drive at a time, the last one first; only that one has the manifest."""
     volumes = sorted(made.glob("vol-*.mkv"), reverse=True)

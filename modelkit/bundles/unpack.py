@@ -172,11 +172,10 @@ def reading(path: Path, *, follow: bool = False) -> BufferedReader:
 
 
 def readable(path: Path) -> bool:
-    try:
+    with suppress(OSError):
         reading(path).close()
-    except OSError:
-        return False
-    return True
+        return True
+    return False
 
 
 def read(file: BinaryIO, start: int, size: int) -> bytes:
@@ -200,10 +199,9 @@ def small(path: Path, most: int, *, follow: bool = False) -> bytes:
 
 def file_digest(path: Path, *, follow: bool = False) -> str:
     """SHA-256 in hex; empty when no such file can be read."""
-    digest, piece = hashlib.sha256(), b"more"
+    digest = hashlib.sha256()
     with suppress(OSError), reading(path, follow=follow) as file:
-        while piece:
-            piece = read(file, file.tell(), MIB)
+        while piece := read(file, file.tell(), MIB):
             digest.update(piece)
         return digest.hexdigest()
     return ""
@@ -242,8 +240,13 @@ def put_aside(path: Path) -> None:
 
 
 def say(*lines: str) -> None:
-    sys.stdout.write("".join(line + "\n" for line in lines))
-    sys.stdout.flush()
+    try:
+        sys.stdout.write("".join(line + "\n" for line in lines))
+        sys.stdout.flush()
+    except OSError as error:  # that nobody reads any more (`| head`) is no failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left would fail once more at the end
+        if not isinstance(error, BrokenPipeError):
+            raise
 
 
 # ---- 3 volumes -------------------------------------------------------------------------------------------------------
@@ -477,9 +480,7 @@ def damage(bundle: Bundle) -> dict[str, Damage]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves the interpreter free
         for (volume, _), found in zip(runs, pool.map(lambda run: bad_stripes(bundle, *run), runs), strict=True):
             bad[volume.name].update(found)
-    every = {
-        volume.name: Damage(in_words(bundle, volume, bad[volume.name]), bad[volume.name]) for volume in bundle.volumes
-    }
+    every = {one.name: Damage(in_words(bundle, one, bad[one.name]), bad[one.name]) for one in bundle.volumes}
     return {name: one for name, one in every.items() if one.words}
 
 
@@ -517,9 +518,7 @@ def damaged_documents(bundle: Bundle) -> list[str]:
     right = listed and stated == f"{hashlib.sha256(raw).hexdigest()}  SHA256SUMS\n".encode()
     for name in ("model.sig", "SEAL.json") if right else ():
         expected |= {name: sums[name]} if name in sums else {}
-    wrong = [
-        name for name, digest in sorted(expected.items()) if digest != file_digest(bundle.folder / checked_path(name))
-    ]
+    wrong = [one for one, sha in sorted(expected.items()) if sha != file_digest(bundle.folder / checked_path(one))]
     return wrong if right else [*wrong, "SHA256SUMS", *["SHA256SUMS.sha256"] * listed]  # which one, nothing tells
 
 
@@ -580,9 +579,7 @@ def plan(data: int, parity: int, columns: int, lost: frozenset[int]) -> dict[int
     rows, holes = matrix(parity, columns), sorted(number for number in lost if number < data)
     helpers = [row for row in range(parity) if data + row not in lost][: len(holes)]
     back = solved([[rows[row][hole] for hole in holes] for row in helpers])  # (hole, helper)
-    counts: dict[int, list[int]] = {
-        data + row: [back[at][place] for at in range(len(holes))] for place, row in enumerate(helpers)
-    }
+    counts = {data + row: [shares[place] for shares in back] for place, row in enumerate(helpers)}
     for number in set(range(data)) - lost:
         counts[number] = [0] * len(holes)
         for at in range(len(holes)):
@@ -1279,7 +1276,7 @@ def main(words: list[str] | None = None) -> int:
         about = "the bundle is signed; not checked: give the sender's public key with --key"
         if options.key or readable(bundle.folder / "model.sig"):
             about = check_signature(bundle, options.key) if options.key else about
-            (sys.stderr if options.json else sys.stdout).write(about + "\n")
+            sys.stderr.write(about + "\n") if options.json else say(about)
         if options.verb == "unpack":
             return unpack(bundle, options)
         if options.verb == "verify":
@@ -1297,4 +1294,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")  # it may be closed
+    for stream in list[Any]((sys.stdout, sys.stderr or sys.stdout)):
+        stream.reconfigure(errors="backslashreplace")
     sys.exit(main())

@@ -226,6 +226,12 @@ def test_a_policy_changes_severities_and_ignores_with_a_reason(museum: Path, tmp
         ("[polity]\nx = 1\n", "is no table"),
         ("[policy]\nforbid_pickle = true\n", "is no key"),
         ("[validate\n", "is no TOML"),
+        ('[policy]\nforbid-pickle = "true"\n', "forbid-pickle is 'true'"),
+        ('[policy]\nrequire = "checksum"\n', "require must be a list"),
+        ("[policy]\nrequire = 5\n", "require must be a list"),
+        ('[policy]\nmax-file = "big"\n', "policy.max-file: 'big' is no size"),
+        ("[validate]\nbaseline = 5\n", "must be the name of a file"),
+        ('[[ignore]]\nrule = "leftver-*"\nreason = "a test"\n', "no rule is called so"),
     ):
         policy.write_text(text)
         done = run("validate", path, "--policy", policy)
@@ -233,6 +239,30 @@ def test_a_policy_changes_severities_and_ignores_with_a_reason(museum: Path, tmp
     policy.write_bytes(b"\xff\xfe\x00")
     done = run("validate", path, "--policy", policy)
     assert done.returncode == 2 and "is no TOML" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_pyproject_whose_tables_are_none(museum: Path, tmp_path: Path, run: Run) -> None:
+    policy = tmp_path / "pyproject.toml"
+    for text in ("tool = 3\n", "[tool]\nmodelkit = 3\n"):
+        policy.write_text(text)
+        done = run("validate", museum / "leftover-partial-download", "--policy", policy)
+        assert done.returncode == 2 and "must be a table" in done.stderr
+
+
+def test_the_fix_for_a_format_leads_to_one_that_is_allowed(museum: Path, tmp_path: Path, run: Run) -> None:
+    policy = tmp_path / "modelkit.toml"
+    for formats, fix in (('["gguf"]', "OUT.gguf"), ('["npz", "llama2c"]', "OUT.bin"), ('["npz"]', "")):
+        policy.write_text(f"[policy]\nformats = {formats}\n")
+        done = run("validate", museum / "leftover-partial-download", "--policy", policy, "--json")
+        found = next(one for one in json.loads(done.stdout)["findings"] if one["rule"] == "forbidden-format")
+        assert found["fix"].endswith(fix) and ("convert" in found["fix"]) is bool(fix)
+
+
+def test_json_goes_to_stdout_beside_a_format_with_a_file(museum: Path, tmp_path: Path, run: Run) -> None:
+    sarif = tmp_path / "a.sarif"
+    done = run("validate", museum / "leftover-partial-download", "--json", "-f", "sarif", "-o", sarif)
+    assert "findings" in json.loads(done.stdout)
+    assert "runs" in json.loads(sarif.read_text())
 
 
 def test_the_nearest_policy_is_found_but_not_one_that_a_model_brings(museum: Path, tmp_path: Path, run: Run) -> None:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from modelkit.faults import Faults
+from modelkit.faults import Faults, Severity
 from modelkit.formats import _safetensors_header as header
 from modelkit.formats._contract import Facts, Format, Limit
 from modelkit.formats._grouping import groups
@@ -41,9 +41,11 @@ def read(opener: Opener, faults: Faults) -> Model | None:
     """All shards as one Model; the index is held against them."""
     config = read_json(opener, "config.json", faults) if opener.holds("config.json") else {}
     if not isinstance(config, dict):
-        faults.add("config-not-json", "config.json", f"holds {type(config).__name__}, not an object")
+        if not any(fault.file == "config.json" for fault in faults.found):  # that it is no JSON is told already
+            faults.add("config-not-json", "config.json", f"holds {type(config).__name__}, not an object")
         config = {}
     names = opener.names()
+    _check_links(opener, names, faults)
     index = _index(opener, faults) if INDEX in names else None
     shards = _shards(names, index, faults)
     models: dict[str, Model] = {}
@@ -146,6 +148,15 @@ def _shards(names: list[str], index: Mapping[str, str] | None, faults: Faults) -
         stem, _, count = numbered[0].groups()
         return [f"{stem}-{n:05d}-of-{count}.safetensors" for n in range(1, min(int(count), 99_999) + 1)]
     return there
+
+
+def _check_links(opener: Opener, names: list[str], faults: Faults) -> None:
+    """A cache whose blobs were deleted has links to nothing: a model without its config is another model."""
+    for name in ("config.json", *SIDE_FILES):
+        if name in names and not opener.holds(name):
+            message = f"'{name}' is no file, or a link that leads nowhere"
+            severity: Severity = "error" if name == "config.json" else "warning"
+            faults.add("config-not-json", name, message, "fetch the file again", severity=severity, judged="error")
 
 
 def _check_index(index: Mapping[str, str], models: Mapping[str, Model], faults: Faults) -> None:

@@ -385,6 +385,30 @@ def test_links_are_not_followed_out_and_the_caches_are(tmp_path: Path, run: Run,
     assert [one["rule"] for one in report(run, snapshot, "--level", "full")["findings"]] == ["checksum-mismatch"]
 
 
+def test_a_link_that_leads_nowhere_is_no_missing_config(tmp_path: Path, run: Run, stories: Path) -> None:
+    """A cache whose blobs were deleted: without its config the model would pass for one of no known family."""
+    folder = tmp_path / "m"
+    shutil.copytree(stories, folder)
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").symlink_to("../blobs/gone")
+    (found,) = report(run, folder)["findings"]
+    assert (found["rule"], found["severity"]) == ("config-not-json", "error")
+    assert "'tokenizer.json' is no file" in run("convert", folder, tmp_path / "a.gguf").stderr
+    (folder / "config.json").unlink()
+    (folder / "config.json").symlink_to("../blobs/gone")
+    assert len(report(run, folder)["findings"]) == 2
+    done = run("convert", folder, tmp_path / "b.gguf")
+    assert done.returncode == 1 and "leads nowhere" in done.stderr and not (tmp_path / "b.gguf").exists()
+
+
+def test_a_config_that_is_no_json_is_told_once(tmp_path: Path, run: Run, stories: Path) -> None:
+    shutil.copytree(stories, tmp_path / "m")
+    for text, words in (("{", "is not JSON"), ("null", "holds NoneType"), ("[]", "holds list")):
+        (tmp_path / "m" / "config.json").write_text(text)
+        (found,) = report(run, tmp_path / "m")["findings"]
+        assert words in found["message"]
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path, run: Run) -> None:
     os.mkfifo(tmp_path / "model.safetensors")
     for path in (tmp_path, tmp_path / "model.safetensors"):

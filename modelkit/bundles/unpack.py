@@ -1202,13 +1202,13 @@ def unpack(bundle: Bundle, options: argparse.Namespace) -> int:
             there.sync()
             there.finish(index)
     absent = []
-    for volume in (one for one in bundle.data() if there.done[one.number] < one.pieces):
+    volumes = bundle.data() if len(there.finished) < len(there.files) else []  # a whole tree needs none
+    for volume in (one for one in volumes if there.done[one.number] < one.pieces):
         if not bundle.holds(volume):
             absent.append(volume.name + " (of another bundle)" * (volume.name in bundle.foreign))
         else:
             unpack_volume(bundle, volume, there, base, decode)
-    missing = there.end()
-    if missing:
+    if missing := there.end():
         later = f"{', '.join(absent) or 'later volumes'} are not here: unpack again with them"
         say(f"{len(missing)} of {len(there.files)} files are not whole yet; {later}")
         return 1

@@ -136,6 +136,17 @@ def test_wheels_are_programs_and_are_asked_for(tree: Path, tmp_path: Path) -> No
         assert "--portable" in done.stderr
 
 
+def test_a_whole_tree_needs_no_volume(tree: Path, made: Path, bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    """What is there already is not called unfinished because a volume has been damaged since."""
+    assert here(capsys, "unpack", made, tmp_path / "out")[0] == 0
+    for volume in bundle.glob("vol-*.mkv"):
+        data = volume.read_bytes()
+        volume.write_bytes(data[:64] + bytes(len(data) - 5064) + data[-5000:])
+    code, said = here(capsys, "unpack", bundle, tmp_path / "out")
+    assert code == 0, said
+    assert picture(tmp_path / "out") == picture(tree)
+
+
 @pytest.mark.parametrize("output", ["closed", "a pipe that nobody reads", "full"])
 def test_output_that_cannot_be_written(made: Path, tmp_path: Path, output: str) -> None:
     """What was asked for is done, and said by the exit code; only a full disk is a failure."""

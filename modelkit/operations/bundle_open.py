@@ -11,7 +11,7 @@ from pathlib import Path
 
 from modelkit.bundles import limits
 from modelkit.bundles.layout import FOOTER, HEAD, Head, read_footer, read_head
-from modelkit.bundles.manifest import Manifest, Volume, read_manifest
+from modelkit.bundles.manifest import Manifest, Volume, intact, read_manifest
 from modelkit.errors import BrokenFile, CannotAccess, ModelkitError, Refused, Unknowable
 from modelkit.operations.bundle_account import manifest_so_far
 from modelkit.sources import LocalFile, explained, open_file
@@ -126,7 +126,7 @@ def _manifest(folder: Path, found: Iterable[Found], *, partial: bool) -> tuple[M
         faults.append(str(error) if file.is_file() and not file.is_symlink() else f"{MANIFEST}: {absence(file)}")
     copies = [copy for one in found if (copy := _copy(one, main)) is not None]
     manifests = {manifest.pack(): manifest for manifest in [*([main] if main is not None else []), *copies]}
-    if partial and not manifests and not os.path.lexists(file):  # one that is there and lies is not passed over
+    if partial and not manifests and not _lies(file):
         so_far = manifest_so_far(folder, ((one.path, one.head) for one in found))
         if so_far is not None:
             return so_far, faults
@@ -139,6 +139,15 @@ def _manifest(folder: Path, found: Iterable[Found], *, partial: bool) -> tuple[M
         message = f"{folder}: the manifests in it contradict each other, and nothing tells which is right"
         raise Refused(message, "remove what belongs to another bundle, or copy the bundle again")
     return next(iter(manifests.values())), faults
+
+
+def _lies(file: Path) -> bool:
+    """Whether a manifest that is not believed is as it was written: not passed over, as a damaged one is."""
+    try:
+        intact(read_small(file, limits.MANIFEST), MANIFEST)
+    except ModelkitError:
+        return False
+    return True
 
 
 def _copy(found: Found, main: Manifest | None) -> Manifest | None:

@@ -406,6 +406,21 @@ def test_disc_after_disc_without_the_manifest(tree: Path, tmp_path: Path, capsys
     assert picture(out) == picture(tree)
 
 
+def test_a_damaged_manifest_on_a_disc_is_as_good_as_none(tree: Path, tmp_path: Path) -> None:
+    made(tree, tmp_path / "b", **SMALL)
+    volumes = sorted((tmp_path / "b").glob("vol-*.mkv"))
+    for number, volume in enumerate(volumes):
+        disc = tmp_path / f"disc{number}"
+        disc.mkdir()
+        shutil.copy(volume, disc)
+        (disc / "MANIFEST.json").write_bytes((tmp_path / "b" / "MANIFEST.json").read_bytes()[: 5000 * (number % 2)])
+        if number < len(volumes) - 1:
+            with pytest.raises(CannotAccess, match="are not whole yet"):
+                unpack(str(disc), str(tmp_path / "out"))
+    unpack(str(disc), str(tmp_path / "out"))
+    assert picture(tmp_path / "out") == picture(tree)
+
+
 def test_volumes_of_two_bundles_without_a_manifest(tree: Path, tmp_path: Path) -> None:
     made(tree, tmp_path / "a", **SMALL)
     made(tree, tmp_path / "b", volume_size="2MiB", parity=1)

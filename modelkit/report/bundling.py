@@ -11,7 +11,7 @@ from modelkit.operations.bundle_plan import Plan
 from modelkit.operations.bundle_repair import Repaired
 from modelkit.operations.bundle_signature import Signature
 from modelkit.operations.bundle_unpack import Unpacked
-from modelkit.operations.bundle_verify import Verified
+from modelkit.operations.bundle_verify import UNLISTED, Verified
 from modelkit.report.text import escape, seconds, size, table
 
 
@@ -121,6 +121,12 @@ def verified_lines(found: Verified) -> list[str]:
         return [*lines, f"damaged: parity does not suffice at {len(found.hopeless):,} stripes; copy volumes again"]
     if found.damaged:
         return [*lines, f"damaged: {len(found.damaged)} of {count:,} volumes; parity suffices, run repair"]
+    if (
+        found.documents
+        and set(found.documents) <= set(UNLISTED)
+        and not (found.bundle.faults or found.bundle.strangers)
+    ):
+        return [*lines, "damaged: the volumes are whole; the files above cannot be made again: copy them again"]
     return [*lines, "damaged: the volumes are whole, other files are not; run repair"]
 
 

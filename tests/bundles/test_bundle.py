@@ -795,6 +795,10 @@ def test_sealed(run: Run, tmp_path: Path) -> None:
     assert run("verify", "--seal", tmp_path / "b", STORIES).returncode == 0
     assert run("verify", "--seal", tmp_path / "b", TUNED).returncode == 1
     (tmp_path / "b" / "SEAL.json").write_text("{}")
+    assert verified_lines(verify(str(tmp_path / "b")))[-1].endswith("copy them again")  # repair could not help
+    (tmp_path / "b" / "README.txt").write_text("")
+    assert verified_lines(verify(str(tmp_path / "b")))[-1].endswith("run repair")
+    repair(str(tmp_path / "b"))
     assert run("bundle", "verify", tmp_path / "b").returncode == 1
 
 

@@ -182,7 +182,7 @@ states after the last layer (roots of squares, relative to the original's). Mean
 `compressed-tensors`, `gptq` and `awq` hold the same values where a row names them; they leave the embedding alone.
 `mlx` quantises it too, with 8 bits, or with the bits that are typed. `scale=f16` is said because compressed-tensors and
 MLX have bf16 scales of a bf16 model by default. What goes from one to the other without loss: the
-[table of pairs](layouts.md).
+[table of pairs](../layouts.md).
 
 How to read SmolLM2: it has 135 million weights and nothing to spare. With plain 4 bits no layout passes `int4`, whose
 limits come from models fifty times as large: the search is within 2 % of the least error that such groups can have, and

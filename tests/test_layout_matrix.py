@@ -12,7 +12,7 @@ from samples import ROOT, Run
 
 import modelkit
 
-PAGE = ROOT / "docs" / "reference" / "layouts.md"
+PAGE = ROOT / "docs" / "layouts.md"
 GGML = re.compile(r"q\d_[\dk]|mxfp4")
 METHOD = {"compressed-tensors": "compressed-tensors", "gptq": "gptq", "awq": "awq"}
 FIGURE = 2.0

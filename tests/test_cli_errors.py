@@ -113,6 +113,8 @@ def test_a_quiet_gate_says_when_it_fails(tmp_path: Path, run: Run) -> None:
     assert len(failed.stderr.splitlines()) == 1 and "gate lossless: failed (" in failed.stderr
     passed = run("verify", STORIES, tmp_path / "a.gguf", "--max-kl", "1", "-q")
     assert (passed.returncode, passed.stdout, passed.stderr) == (0, "", "")
+    figures = run("verify", STORIES, tmp_path / "a.gguf", "-q")
+    assert (figures.returncode, figures.stderr) == (0, "") and "KL" in figures.stdout
 
 
 def test_a_receipt_that_cannot_be_written_leaves_a_whole_result(tmp_path: Path, run: Run) -> None:

@@ -347,6 +347,21 @@ def test_exchanged_and_repeated_shards_are_refused(split: list[Path], folder: Pa
     refused("is also in", merge, folder, tmp_path / "m.safetensors")
 
 
+def test_shards_under_each_other_s_names_are_read_without_the_index(folder: Path, tmp_path: Path) -> None:
+    one, two = sorted(folder.glob("*.safetensors"))[:2]
+    first, second = one.read_bytes(), two.read_bytes()
+    two.write_bytes(first)
+    with pytest.raises(ModelkitError) as caught:  # what is in both is not said to be lacking in one
+        merge(folder, tmp_path / "m.safetensors")
+    assert "it is in" not in str(caught.value)
+    one.write_bytes(second)
+    with pytest.raises(ModelkitError, match=f"it is in {two.name}") as caught:
+        merge(folder, tmp_path / "m.safetensors")
+    assert "delete the index" in str(caught.value.fix)
+    (folder / INDEX).unlink()
+    merge(folder, tmp_path / "m.safetensors")
+
+
 def test_gguf_shards_of_another_set_are_refused(split: list[Path], tmp_path: Path) -> None:
     other = {f"t{n}": np.full((4, 64), -n, np.float32) for n in range(8)}
     gguf_file(tmp_path / "other.gguf", other, general__name="two")

@@ -110,8 +110,11 @@ def _text(value: object) -> bytes:
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=True) + "\n").encode("ascii")
 
 
-def read_manifest(data: bytes, name: str) -> Manifest:
-    """Check and read a manifest; raises BrokenFile."""
+def intact(data: bytes, name: str) -> dict[str, Any]:
+    """A manifest as it was written, by its own digest (taken out of it): it may lie, but no medium has changed it.
+
+    Raises BrokenFile.
+    """
     value = parse_json(data, name, "manifest")
     if not isinstance(value, dict) or value.get("format") != FORMAT or value.get("version") != VERSION:
         raise BrokenFile(f"{name}: is no manifest of a bundle that this version reads", "copy it again")
@@ -122,6 +125,12 @@ def read_manifest(data: bytes, name: str) -> Manifest:
         whole = False
     if not whole:
         raise BrokenFile(f"{name}: is damaged or was edited (its digest is another)", "copy it again, or repair")
+    return value
+
+
+def read_manifest(data: bytes, name: str) -> Manifest:
+    """Check and read a manifest; raises BrokenFile."""
+    value = intact(data, name)
     description = read_description(value.get("description"), name)
     if value.get("id") != description.id:
         raise BrokenFile(f"{name}: its id is not that of its description", "copy it again, or repair")

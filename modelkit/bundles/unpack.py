@@ -172,11 +172,10 @@ def reading(path: Path, *, follow: bool = False) -> BufferedReader:
 
 
 def readable(path: Path) -> bool:
-    try:
+    with suppress(OSError):
         reading(path).close()
-    except OSError:
-        return False
-    return True
+        return True
+    return False
 
 
 def read(file: BinaryIO, start: int, size: int) -> bytes:
@@ -200,10 +199,9 @@ def small(path: Path, most: int, *, follow: bool = False) -> bytes:
 
 def file_digest(path: Path, *, follow: bool = False) -> str:
     """SHA-256 in hex; empty when no such file can be read."""
-    digest, piece = hashlib.sha256(), b"more"
+    digest = hashlib.sha256()
     with suppress(OSError), reading(path, follow=follow) as file:
-        while piece:
-            piece = read(file, file.tell(), MIB)
+        while piece := read(file, file.tell(), MIB):
             digest.update(piece)
         return digest.hexdigest()
     return ""
@@ -242,8 +240,13 @@ def put_aside(path: Path) -> None:
 
 
 def say(*lines: str) -> None:
-    sys.stdout.write("".join(line + "\n" for line in lines))
-    sys.stdout.flush()
+    try:
+        sys.stdout.write("".join(line + "\n" for line in lines))
+        sys.stdout.flush()
+    except OSError as error:  # that nobody reads any more (`| head`) is no failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left would fail once more at the end
+        if not isinstance(error, BrokenPipeError):
+            raise
 
 
 # ---- 3 volumes -------------------------------------------------------------------------------------------------------
@@ -305,9 +308,9 @@ def account_of(path: Path, head: Head) -> tuple[Volume, bytes, bytes] | None:
         if len(footer) < FOOTER.size or zlib.crc32(footer[:-4]) != FOOTER.unpack(footer)[-1]:
             return None
         magic, body, table, table_size, pieces, raw, text, _, digest, _ = FOOTER.unpack(footer)
-        digests = body // head.stripe * 32 if head.stripe in (MIB, MIB >> 4) else 0
+        digests = body // head.stripe * 32 if head.stripe in (MIB, MIB >> 4) else -1
         tail_size = digests + raw + text
-        if magic != TAIL_MAGIC or raw > DESCRIPTION or text > MANIFEST or table + table_size > body or not digests:
+        if magic != TAIL_MAGIC or raw > DESCRIPTION or text > MANIFEST or table + table_size > body or digests < 0:
             return None
         if HEAD.size + body + tail_size + FOOTER.size != size or body % head.stripe or table_size > TABLE:
             return None
@@ -380,7 +383,7 @@ def volumes_of(manifest: Json) -> list[Volume]:
         number = place + 1 - kind * (len(listed) - count)
         name = Head(kind, number, stripe, manifest["id"]).name()
         need((one["name"], one["kind"], one["number"]) == (name, "parity" if kind else "data", number), "bad volumes")
-        body = whole(one["body"], LARGEST, "a body", stripe)
+        body = whole(one["body"], LARGEST, "a body")  # 0 where every file is empty
         digests = base64.b64decode(one["stripes"], validate=True)
         place_of = [whole(one[key], LARGEST, f"{name}: {key}") for key in ("table", "table_size", "pieces")]
         need(body % stripe == 0 and len(digests) == body // stripe * 32, f"{name}: its stripes are not its body")
@@ -405,7 +408,7 @@ def places_of(heads: Mapping[str, Head | None], bundle_id: str) -> dict[str, str
 def opened(folder: Path, *, media: bool = False) -> Bundle:
     """What the folder holds. Two accounts of one bundle, and two bundles without a manifest, are refused."""
     need(folder.is_dir(), f"{shown(folder)}: there is no such folder")
-    names = sorted(name for name in os.listdir(folder) if VOLUME.fullmatch(name))
+    names = sorted(name for name in os.listdir(folder) if name.endswith(".mkv"))  # a copy may have got another name
     for name in os.listdir(folder) if media else ():
         forget(folder / name)
     heads = {name: head_of(folder / name) for name in names if readable(folder / name)}
@@ -442,7 +445,7 @@ def opened(folder: Path, *, media: bool = False) -> Bundle:
         listed, documents = volumes_of(manifest), dict(manifest["documents"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Refused(f"the bundle describes itself wrongly: {shown(repr(error))[:100]}") from error
-    strangers = set(names) - {volume.name for volume in listed}
+    strangers = {name for name in names if VOLUME.fullmatch(name)} - {volume.name for volume in listed}
     return bundle._replace(manifest=text, documents=documents, volumes=listed, strangers=strangers)
 
 
@@ -477,9 +480,7 @@ def damage(bundle: Bundle) -> dict[str, Damage]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves the interpreter free
         for (volume, _), found in zip(runs, pool.map(lambda run: bad_stripes(bundle, *run), runs), strict=True):
             bad[volume.name].update(found)
-    every = {
-        volume.name: Damage(in_words(bundle, volume, bad[volume.name]), bad[volume.name]) for volume in bundle.volumes
-    }
+    every = {one.name: Damage(in_words(bundle, one, bad[one.name]), bad[one.name]) for one in bundle.volumes}
     return {name: one for name, one in every.items() if one.words}
 
 
@@ -498,7 +499,7 @@ def in_words(bundle: Bundle, volume: Volume, bad: set[int]) -> str:
             same = (read(file, 0, HEAD.size), read(file, HEAD.size + volume.body, len(tail) + 1)) == (head, tail)
         if not same:
             return "its head or its tail is damaged"
-    return f"stands under the name {path.name}" if path.name != volume.name else ""
+    return f"stands under the name {shown(path.name)}" if path.name != volume.name else ""
 
 
 def too_many(bundle: Bundle, wrong: Mapping[str, Damage]) -> list[int]:
@@ -511,16 +512,14 @@ def damaged_documents(bundle: Bundle) -> list[str]:
     """Files beside the volumes that are not what the manifest and SHA256SUMS say."""
     raw = small(bundle.folder / "SHA256SUMS", DOCUMENT)
     sums = {line[66:]: line[:64] for line in raw.decode("utf-8", "replace").splitlines()}
-    stated = small(bundle.folder / "SHA256SUMS.sha256", DOCUMENT)[:64].decode("ascii", "replace")
+    stated = small(bundle.folder / "SHA256SUMS.sha256", DOCUMENT)
     expected = bundle.documents | {"MANIFEST.json": hashlib.sha256(bundle.manifest).hexdigest()}
     listed = all(sums.get(name) == digest for name, digest in expected.items())
-    right = listed and stated == hashlib.sha256(raw).hexdigest()
+    right = listed and stated == f"{hashlib.sha256(raw).hexdigest()}  SHA256SUMS\n".encode()
     for name in ("model.sig", "SEAL.json") if right else ():
         expected |= {name: sums[name]} if name in sums else {}
-    wrong = [
-        name for name, digest in sorted(expected.items()) if digest != file_digest(bundle.folder / checked_path(name))
-    ]
-    return wrong if right else [*wrong, "SHA256SUMS"]
+    wrong = [one for one, sha in sorted(expected.items()) if sha != file_digest(bundle.folder / checked_path(one))]
+    return wrong if right else [*wrong, "SHA256SUMS", *["SHA256SUMS.sha256"] * listed]  # which one, nothing tells
 
 
 # ---- 6 parity --------------------------------------------------------------------------------------------------------
@@ -580,9 +579,7 @@ def plan(data: int, parity: int, columns: int, lost: frozenset[int]) -> dict[int
     rows, holes = matrix(parity, columns), sorted(number for number in lost if number < data)
     helpers = [row for row in range(parity) if data + row not in lost][: len(holes)]
     back = solved([[rows[row][hole] for hole in holes] for row in helpers])  # (hole, helper)
-    counts: dict[int, list[int]] = {
-        data + row: [back[at][place] for at in range(len(holes))] for place, row in enumerate(helpers)
-    }
+    counts = {data + row: [shares[place] for shares in back] for place, row in enumerate(helpers)}
     for number in set(range(data)) - lost:
         counts[number] = [0] * len(holes)
         for at in range(len(holes)):
@@ -1106,7 +1103,8 @@ def verify(bundle: Bundle, *, as_json: bool) -> int:
 
 
 def repair(bundle: Bundle) -> int:
-    need(bundle.manifest, "the manifest is on the last disc: copy that one too")
+    if not bundle.manifest:
+        raise Nothing("the manifest is on the last disc: copy that one too")
     wrong = damage(bundle)
     lacking = too_many(bundle, wrong)
     if lacking:
@@ -1192,8 +1190,7 @@ def restore_documents(bundle: Bundle) -> int:
 def unpack(bundle: Bundle, options: argparse.Namespace) -> int:
     folder, description = Path(os.path.abspath(options.dest)), bundle.description
     base = checked_base(bundle, options.base) if description["base"] else []
-    needs_zstd = description["coding"] == "zstd"
-    decode = zstd_decoder(bundle, trusted=options.trust_wheels) if needs_zstd else inflated
+    decode = zstd_decoder(bundle, trusted=options.trust_wheels) if description["coding"] == "zstd" else inflated
     there = Destination(bundle, folder)
     unfinished = set(range(len(there.files))) - there.finished
     left = sum(there.files[index]["size"] - there.added[index] for index in unfinished)
@@ -1205,13 +1202,13 @@ def unpack(bundle: Bundle, options: argparse.Namespace) -> int:
             there.sync()
             there.finish(index)
     absent = []
-    for volume in bundle.data():
+    volumes = bundle.data() if len(there.finished) < len(there.files) else []  # a whole tree needs none
+    for volume in (one for one in volumes if there.done[one.number] < one.pieces):
         if not bundle.holds(volume):
             absent.append(volume.name + " (of another bundle)" * (volume.name in bundle.foreign))
-        elif there.done[volume.number] < volume.pieces:
+        else:
             unpack_volume(bundle, volume, there, base, decode)
-    missing = there.end()
-    if missing:
+    if missing := there.end():
         later = f"{', '.join(absent) or 'later volumes'} are not here: unpack again with them"
         say(f"{len(missing)} of {len(there.files)} files are not whole yet; {later}")
         return 1
@@ -1279,7 +1276,7 @@ def main(words: list[str] | None = None) -> int:
         about = "the bundle is signed; not checked: give the sender's public key with --key"
         if options.key or readable(bundle.folder / "model.sig"):
             about = check_signature(bundle, options.key) if options.key else about
-            (sys.stderr if options.json else sys.stdout).write(about + "\n")
+            sys.stderr.write(about + "\n") if options.json else say(about)
         if options.verb == "unpack":
             return unpack(bundle, options)
         if options.verb == "verify":
@@ -1297,4 +1294,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")  # it may be closed
+    for stream in list[Any]((sys.stdout, sys.stderr or sys.stdout)):
+        stream.reconfigure(errors="backslashreplace")
     sys.exit(main())

@@ -58,7 +58,7 @@ def _validated(request: Any, *, quiet: bool) -> Any:
 
 def _outputs(options: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     """Formats with where they go: the files belong to the last formats, what is left goes to stdout."""
-    formats = [*options["formats"], *(["json"] if options["as_json"] else [])] or ["text"]
+    formats = [*(["json"] if options["as_json"] else []), *options["formats"]] or ["text"]
     files: list[str | None] = list(options["outputs"])
     if len(files) > len(formats):
         raise BadRequest(f"{len(files)} outputs for {len(formats)} formats", "give one -f for each -o")

@@ -153,8 +153,8 @@ Examples:
   modelkit bundle unpack /media/disc restored/     (again with each disc)
 
 \b
-Exit codes: 0 every file is there and verified, 1 damaged, incomplete or refused: run again to go on, 2 usage or no
-manifest anywhere, 130 interrupted."""
+Exit codes: 0 every file is there and verified, 1 damaged, incomplete or refused: run again to go on, 2 usage, or
+neither a manifest nor a volume is there, 130 interrupted."""
 )
 @click.argument("bundle")
 @click.argument("dst")

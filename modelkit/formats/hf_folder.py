@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from modelkit.faults import Faults
+from modelkit.faults import Faults, Severity
 from modelkit.formats import _safetensors_header as header
 from modelkit.formats._contract import Facts, Format, Limit
 from modelkit.formats._grouping import groups
@@ -27,8 +27,9 @@ LARGEST_SHARD = 5_000_000_000
 """Bytes of tensors in one file; what the hub's own tools use."""
 
 DOWNLOAD = "download the missing file"
+DOWNLOAD_AGAIN = "download index and shards again, from one place: they do not belong together"
 REWRITE = "convert the folder once more: modelkit writes a right index"
-WITHOUT = "fetch the folder again; if its shards are whole, remove the index: numbered shards are found without it"
+WITHOUT = "if every shard is here, delete the index: numbered shards are read without it, and convert writes a new one"
 
 
 def sniff(opener: Opener) -> bool:
@@ -40,9 +41,11 @@ def read(opener: Opener, faults: Faults) -> Model | None:
     """All shards as one Model; the index is held against them."""
     config = read_json(opener, "config.json", faults) if opener.holds("config.json") else {}
     if not isinstance(config, dict):
-        faults.add("config-not-json", "config.json", f"holds {type(config).__name__}, not an object")
+        if not any(fault.file == "config.json" for fault in faults.found):  # that it is no JSON is told already
+            faults.add("config-not-json", "config.json", f"holds {type(config).__name__}, not an object")
         config = {}
     names = opener.names()
+    _check_links(opener, names, faults)
     index = _index(opener, faults) if INDEX in names else None
     shards = _shards(names, index, faults)
     models: dict[str, Model] = {}
@@ -147,15 +150,23 @@ def _shards(names: list[str], index: Mapping[str, str] | None, faults: Faults) -
     return there
 
 
+def _check_links(opener: Opener, names: list[str], faults: Faults) -> None:
+    """A cache whose blobs were deleted has links to nothing: a model without its config is another model."""
+    for name in ("config.json", *SIDE_FILES):
+        if name in names and not opener.holds(name):
+            message = f"'{name}' is no file, or a link that leads nowhere"
+            severity: Severity = "error" if name == "config.json" else "warning"
+            faults.add("config-not-json", name, message, "fetch the file again", severity=severity, judged="error")
+
+
 def _check_index(index: Mapping[str, str], models: Mapping[str, Model], faults: Faults) -> None:
-    where: dict[str, str] = {}
-    for file, model in models.items():
-        where.update({part.name: file for tensor in model.tensors for part in tensor.parts})
+    held = {file: {part.name for tensor in model.tensors for part in tensor.parts} for file, model in models.items()}
+    where = {tensor: file for file, tensors in held.items() for tensor in tensors}
     for tensor, file in index.items():
-        if file in models and where.get(tensor) != file:
-            other = f"; it is in {where[tensor]}" if tensor in where else ""
-            faults.add("index-names-absent-tensor", INDEX, f"puts '{tensor}' in {file}, which lacks it{other}", WITHOUT)
-    for tensor, file in where.items():
+        if file in models and tensor not in held[file]:
+            other, fix = (f"; it is in {where[tensor]}", WITHOUT) if tensor in where else ("", DOWNLOAD_AGAIN)
+            faults.add("index-names-absent-tensor", INDEX, f"puts '{tensor}' in {file}, which lacks it{other}", fix)
+    for tensor, file in sorted(where.items()):
         if tensor not in index:
             faults.add("tensor-not-in-index", INDEX, f"'{tensor}' of {file} is not listed", REWRITE, severity="warning")
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from modelkit.bundles import limits
 from modelkit.bundles.layout import FOOTER, HEAD, Head, read_footer, read_head
-from modelkit.bundles.manifest import Manifest, Volume, read_manifest
+from modelkit.bundles.manifest import Manifest, Volume, intact, read_manifest
 from modelkit.errors import BrokenFile, CannotAccess, ModelkitError, Refused, Unknowable
+from modelkit.operations.bundle_account import manifest_so_far
 from modelkit.sources import LocalFile, explained, open_file
 
 MANIFEST = "MANIFEST.json"
-NAME = re.compile(r"(vol|par)-\d{4,}\.mkv")
+NAME = re.compile(r"(vol|par)-\d{4}\.mkv", re.ASCII)
 MOST = 100_000  # entries of a folder that are looked at
 
 
@@ -39,23 +40,28 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle as it lies there. `faults`: of MANIFEST.json; `strangers`: volumes that do not belong, and why."""
+    """A bundle as it lies there. `faults`: of MANIFEST.json; `strangers`: volumes that do not belong, and why.
+
+    `partial`: the last medium is not here; the manifest names only the data volumes that are.
+    """
 
     path: Path
     manifest: Manifest
     volumes: tuple[Located, ...]
     faults: tuple[str, ...]
     strangers: Mapping[str, str]
+    partial: bool = False
 
     @property
     def present(self) -> tuple[Located, ...]:
         return tuple(located for located in self.volumes if located.path is not None)
 
 
-def open_bundle(path: str, *, media: bool = False) -> Bundle:
+def open_bundle(path: str, *, media: bool = False, partial: bool = False) -> Bundle:
     """Raises Unknowable where no manifest is, Refused where several contradict each other, CannotAccess.
 
-    `media`: everything in it is read from the medium itself, not from the page cache.
+    `media`: everything in it is read from the medium itself, not from the page cache. `partial`: without a manifest,
+    what the data volumes say of themselves will do.
     """
     folder = Path(path)
     with explained(folder):
@@ -66,14 +72,15 @@ def open_bundle(path: str, *, media: bool = False) -> Bundle:
     for name in names if media else ():
         drop_cache(folder / name)
     found = [Found(folder / name, _head(folder / name)) for name in names if name.endswith(".mkv")]
-    manifest, faults = _manifest(folder, found)
+    manifest, faults = _manifest(folder, found, partial=partial)
     volumes = tuple(_locate(folder, volume, manifest, found) for volume in manifest.volumes)
     used = {located.path for located in volumes}
     used |= {folder / located.volume.name for located in volumes if located.path is None}  # why is told of the volume
     strangers = {one.path.name: _stranger(one, manifest) for one in found if one.path not in used}
     known = {volume.name for volume in manifest.volumes}
     strangers |= {name: absence(folder / name) for name, plain in entries.items() if not plain and name not in known}
-    return Bundle(folder, manifest, volumes, tuple(faults), {k: v for k, v in strangers.items() if NAME.fullmatch(k)})
+    strangers = {name: why for name, why in strangers.items() if NAME.fullmatch(name)}
+    return Bundle(folder, manifest, volumes, tuple(faults), strangers, partial=not manifest.documents)
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -109,7 +116,7 @@ def _head(path: Path) -> Head | None:
         return None  # told as damage when the volume is verified
 
 
-def _manifest(folder: Path, found: Iterable[Found]) -> tuple[Manifest, list[str]]:
+def _manifest(folder: Path, found: Iterable[Found], *, partial: bool) -> tuple[Manifest, list[str]]:
     faults: list[str] = []
     main: Manifest | None = None
     file = folder / MANIFEST
@@ -119,6 +126,10 @@ def _manifest(folder: Path, found: Iterable[Found]) -> tuple[Manifest, list[str]
         faults.append(str(error) if file.is_file() and not file.is_symlink() else f"{MANIFEST}: {absence(file)}")
     copies = [copy for one in found if (copy := _copy(one, main)) is not None]
     manifests = {manifest.pack(): manifest for manifest in [*([main] if main is not None else []), *copies]}
+    if partial and not manifests and not _lies(file):
+        so_far = manifest_so_far(folder, ((one.path, one.head) for one in found))
+        if so_far is not None:
+            return so_far, faults
     if not manifests:
         raise Unknowable(
             f"{folder}: no manifest, neither {MANIFEST} nor in a volume ({'; '.join(faults)})",
@@ -128,6 +139,15 @@ def _manifest(folder: Path, found: Iterable[Found]) -> tuple[Manifest, list[str]
         message = f"{folder}: the manifests in it contradict each other, and nothing tells which is right"
         raise Refused(message, "remove what belongs to another bundle, or copy the bundle again")
     return next(iter(manifests.values())), faults
+
+
+def _lies(file: Path) -> bool:
+    """Whether a manifest that is not believed is as it was written: not passed over, as a damaged one is."""
+    try:
+        intact(read_small(file, limits.MANIFEST), MANIFEST)
+    except ModelkitError:
+        return False
+    return True
 
 
 def _copy(found: Found, main: Manifest | None) -> Manifest | None:

@@ -23,7 +23,7 @@ from modelkit.moving import write_at
 from modelkit.operations import bundle_documents
 from modelkit.operations.bundle_open import MANIFEST, NAME
 from modelkit.operations.bundle_signature import open_signed
-from modelkit.operations.bundle_verify import SUMS, Verified, VolumeState, check, read_stripe
+from modelkit.operations.bundle_verify import SUMS, UNLISTED, Verified, VolumeState, check, read_stripe
 from modelkit.operations.checksum_work import Progress
 from modelkit.sources import LocalFile, explained, write_whole
 
@@ -36,7 +36,10 @@ ASIDE = ".stale"
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """What was done. `unrepaired`: small files that cannot be made again, and why."""
+    """What was done. `unrepaired`: small files that cannot be made again, and why.
+
+    `unproven`: files that the new SHA256SUMS lists as they are, since the damaged one alone had known their digests.
+    """
 
     before: Verified
     volumes: tuple[str, ...]
@@ -44,6 +47,7 @@ class Repaired:
     documents: tuple[str, ...]
     aside: tuple[str, ...]
     unrepaired: Mapping[str, str]
+    unproven: tuple[str, ...]
 
 
 def repair(
@@ -68,9 +72,10 @@ def repair(
     others = dict.fromkeys((*bundle.strangers, *misnamed))
     aside = tuple(_put_aside(bundle.path, name) for name in others if _is_stranger(bundle.path, name, before))
     documents, unrepaired = _documents(before)
+    unproven = tuple(name for name in UNLISTED if SUMS[0] in documents and _plain(bundle.path / name))
     fsync(bundle.path)
-    stripes = sum(len(state.bad) for state in before.volumes)
-    return Repaired(before, tuple(s.volume.name for s in before.damaged), stripes, documents, aside, unrepaired)
+    stripes, volumes = sum(len(state.bad) for state in before.volumes), tuple(s.volume.name for s in before.damaged)
+    return Repaired(before, volumes, stripes, documents, aside, unrepaired, unproven)
 
 
 def _too_much(before: Verified) -> tuple[str, str]:
@@ -246,12 +251,16 @@ def _documents(before: Verified) -> tuple[tuple[str, ...], dict[str, str]]:
 def _sums(manifest: Manifest, folder: Path) -> bytes:
     """SHA256SUMS anew: of volumes and documents that have been verified."""
     digests = {**manifest.documents, MANIFEST: _sha256(manifest.pack())}
-    for name in (*(volume.name for volume in manifest.volumes), "model.sig", "SEAL.json"):
+    for name in (*(volume.name for volume in manifest.volumes), *UNLISTED):
         path = folder / name
-        if path.is_file() and not path.is_symlink():
+        if _plain(path):
             with explained(path), path.open("rb") as file:
                 digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()
+
+
+def _plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _sha256(data: bytes) -> str:

@@ -57,9 +57,9 @@ def check_signature(bundle: Bundle, key: str) -> Signature:
     return Signature(good=not faults, fingerprint=fingerprint, faults=faults)
 
 
-def open_signed(path: str, key: str | None, *, media: bool = False) -> Bundle:
+def open_signed(path: str, key: str | None, *, media: bool = False, partial: bool = False) -> Bundle:
     """Open a bundle; with a public key, only one whose files its owner has signed. Raises Refused for another."""
-    bundle = open_bundle(path, media=media)
+    bundle = open_bundle(path, media=media, partial=partial)
     signed = None if key is None else check_signature(bundle, key)
     if signed is not None and not signed.good:
         more = f" (and {len(signed.faults) - 1:,} more)" if len(signed.faults) > 1 else ""

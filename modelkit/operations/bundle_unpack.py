@@ -61,9 +61,11 @@ def unpack(
 ) -> Unpacked:
     """Unpack every volume that is there. Raises CannotAccess when some are missing: run again with them.
 
+    The manifest is not needed: media may come one after the other, and only the last one brings it.
+
     `key`: refuse a bundle whose files its owner has not signed. The bundle's own folder is refused as a destination.
     """
-    bundle = open_signed(path, key)
+    bundle = open_signed(path, key, partial=True)
     description = bundle.manifest.description
     places = [] if description.base is None else check_base(description.base, base)
     if Path(os.path.realpath(destination)).is_relative_to(os.path.realpath(bundle.path)):
@@ -115,6 +117,11 @@ class _Unpacking:
             fix = "copy them into the folder and run again, or repair the bundle; what is done stays done"
             raise CannotAccess(f"{self.bundle.path}: {names}", fix)
         unfinished = [file.path for n, file in enumerate(self.description.files) if n not in self.target.finished]
+        if unfinished and self.bundle.partial:
+            message = f"{len(unfinished):,} of {len(self.sizes):,} files are not whole yet: other volumes hold the rest"
+            raise CannotAccess(
+                f"{self.bundle.path}: {message}", "run again with the next medium; what is done stays done"
+            )
         if unfinished:
             raise BrokenFile(f"{unfinished[0]}: no volume has all of it", "the bundle contradicts itself")
         self.target.end()

@@ -6,6 +6,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from datetime import date, datetime
+from fnmatch import filter as filter_names
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def load(path: str) -> Policy:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadRequest(f"{path}: is no TOML: {error}") from None
     if os.path.basename(path) == "pyproject.toml":
-        found = found.get("tool", {}).get("modelkit", {})
+        tools = _table(found, "tool", path)
+        found = dict(_table(tools, "modelkit", path))
     return parse(found, path)
 
 
@@ -56,9 +58,13 @@ def parse(found: Mapping[str, Any], path: str) -> Policy:
     level, fail_on, baseline = general.get("level"), general.get("fail-on"), general.get("baseline")
     _one_of(level, (None, *LEVELS), f"{path}: validate.level")
     _one_of(fail_on, (None, *SEVERITIES), f"{path}: validate.fail-on")
-    for name in allowed.get("require", ()):
+    for name in _words(allowed, "require", path):
         _one_of(name, REQUIRED, f"{path}: policy.require")
-    largest = allowed.get("max-file", allowed.get("max-shard"))
+    forbid_pickle = allowed.get("forbid-pickle", False)
+    if not isinstance(forbid_pickle, bool):  # "true" in quotes must not switch it off
+        raise BadRequest(f"{path}: policy.forbid-pickle is '{forbid_pickle}'", "write true or false, without quotes")
+    if baseline is not None and not isinstance(baseline, str):
+        raise BadRequest(f"{path}: validate.baseline must be the name of a file")
     return Policy(
         path=path,
         level=level,
@@ -68,11 +74,11 @@ def parse(found: Mapping[str, Any], path: str) -> Policy:
         formats=_words(allowed, "formats", path),
         encodings=tuple(one.lower() for one in _words(allowed, "encodings", path) or _words(allowed, "dtypes", path)),
         architectures=_words(allowed, "architectures", path),
-        forbid_pickle=allowed.get("forbid-pickle", False) is True,
-        max_file=parse_size(str(largest)) if largest is not None else None,
-        max_model=parse_size(str(allowed["max-model"])) if "max-model" in allowed else None,
+        forbid_pickle=forbid_pickle,
+        max_file=_size(allowed, "max-file" if "max-file" in allowed else "max-shard", path),
+        max_model=_size(allowed, "max-model", path),
         require=_words(allowed, "require", path),
-        ignores=tuple(_ignore(one, path) for one in _list(found, "ignore", path)),
+        ignores=tuple(_ignore(one, words, path) for one in _list(found, "ignore", path)),
         pins={name: _pin(one, f"{path}: pins.{name}") for name, one in _table(found, "pins", path).items()},
     )
 
@@ -81,7 +87,7 @@ def _table(found: Mapping[str, Any], name: str, path: str) -> Mapping[str, Any]:
     table = found.get(name, {})
     if not isinstance(table, dict):
         raise BadRequest(f"{path}: [{name}] must be a table")
-    known = TABLES[name]
+    known = TABLES.get(name)
     if known is not None:
         _known(table, known, path, f"key of [{name}]")
     return table
@@ -113,7 +119,16 @@ def _words(table: Mapping[str, Any], name: str, path: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _ignore(found: Mapping[str, Any], path: str) -> Ignore:
+def _size(table: Mapping[str, Any], name: str, path: str) -> int | None:
+    if name not in table:
+        return None
+    try:
+        return parse_size(str(table[name]))
+    except BadRequest as error:
+        raise BadRequest(f"{path}: policy.{name}: {error.message}", error.fix) from None
+
+
+def _ignore(found: Mapping[str, Any], words: set[str], path: str) -> Ignore:
     _known(found, ("rule", "path", "tensor", "reason", "expires"), path, "key of [[ignore]]")
     if not found.get("reason") or not isinstance(found.get("reason"), str):
         raise BadRequest(f"{path}: an [[ignore]] needs a reason", 'write reason = "why this is accepted"')
@@ -124,6 +139,8 @@ def _ignore(found: Mapping[str, Any], path: str) -> Ignore:
     rule, where, tensor = found.get("rule"), found.get("path", "*"), found.get("tensor", "*")
     if not isinstance(rule, str) or not isinstance(where, str) or not isinstance(tensor, str):
         raise BadRequest(f"{path}: an [[ignore]] needs a rule", 'write rule = "unknown-tensor"')
+    if not filter_names(words, rule):
+        raise BadRequest(f"{path}: an [[ignore]] is for '{rule}', and no rule is called so", "see modelkit list rules")
     return Ignore(rule, where, found["reason"], tensor, expires)
 
 

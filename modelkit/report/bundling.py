@@ -11,7 +11,7 @@ from modelkit.operations.bundle_plan import Plan
 from modelkit.operations.bundle_repair import Repaired
 from modelkit.operations.bundle_signature import Signature
 from modelkit.operations.bundle_unpack import Unpacked
-from modelkit.operations.bundle_verify import Verified
+from modelkit.operations.bundle_verify import UNLISTED, Verified
 from modelkit.report.text import escape, seconds, size, table
 
 
@@ -121,6 +121,12 @@ def verified_lines(found: Verified) -> list[str]:
         return [*lines, f"damaged: parity does not suffice at {len(found.hopeless):,} stripes; copy volumes again"]
     if found.damaged:
         return [*lines, f"damaged: {len(found.damaged)} of {count:,} volumes; parity suffices, run repair"]
+    if (
+        found.documents
+        and set(found.documents) <= set(UNLISTED)
+        and not (found.bundle.faults or found.bundle.strangers)
+    ):
+        return [*lines, "damaged: the volumes are whole; the files above cannot be made again: copy them again"]
     return [*lines, "damaged: the volumes are whole, other files are not; run repair"]
 
 
@@ -227,6 +233,7 @@ def repaired_lines(done: Repaired) -> list[str]:
     """What was restored, and what was not."""
     lines = [f"{name}  restored" for name in (*done.volumes, *done.documents)]
     lines += [f"{escape(name)}  put aside: does not belong to this bundle" for name in done.aside]
+    lines += [f"{name}  listed as it is: only SHA256SUMS had known its digest" for name in done.unproven]
     lines += [f"{escape(name)}  {escape(why)}: copy it again" for name, why in done.unrepaired.items()]
     if done.unrepaired:
         return [*lines, "the volumes are whole; the files above cannot be made again here"]
@@ -244,6 +251,7 @@ def repaired_document(done: Repaired) -> dict[str, Any]:
         "documents": list(done.documents),
         "put_aside": list(done.aside),
         "unrepaired": dict(done.unrepaired),
+        "unproven": list(done.unproven),
     }
 
 

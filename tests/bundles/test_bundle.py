@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from samples import STORIES, Run
 
 from modelkit.bundles import limits
 from modelkit.bundles import unpack as program
+from modelkit.bundles.layout import HEAD
 from modelkit.errors import BadRequest, BrokenFile, CannotAccess, ModelkitError, Refused, Unknowable
 from modelkit.operations import bundle_create, bundle_plan, bundle_unpack, seal
 from modelkit.operations.bundle_create import Created, create
@@ -382,6 +384,69 @@ def paths(bundle: Path) -> list[str]:
     return [file.path for file in open_bundle(str(bundle)).manifest.description.files]
 
 
+def test_disc_after_disc_without_the_manifest(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As `create` leaves it, only the last data volume has a manifest; both receivers take up each other's work."""
+    made(tree, tmp_path / "b", **SMALL)
+    volumes = sorted((tmp_path / "b").glob("vol-*.mkv"))
+    volumes = [*volumes[::2], *volumes[1::2]]
+    out = tmp_path / "out"
+    for number, volume in enumerate(volumes):
+        disc = tmp_path / f"disc{number}"
+        disc.mkdir()
+        shutil.copy(volume, disc)
+        if number == len(volumes) - 1:
+            unpack(str(disc), str(out))
+        elif number % 3 == 2:
+            assert program.main(["unpack", str(disc), str(out)]) == 1
+            said = capsys.readouterr().out
+            assert not [one for one in volumes[:number] if one.name in said], "what is done is not missing"
+        else:
+            with pytest.raises(CannotAccess, match=r"are not whole yet|is missing"):
+                unpack(str(disc), str(out))
+    assert picture(out) == picture(tree)
+
+
+def test_a_damaged_manifest_on_a_disc_is_as_good_as_none(tree: Path, tmp_path: Path) -> None:
+    made(tree, tmp_path / "b", **SMALL)
+    volumes = sorted((tmp_path / "b").glob("vol-*.mkv"))
+    for number, volume in enumerate(volumes):
+        disc = tmp_path / f"disc{number}"
+        disc.mkdir()
+        shutil.copy(volume, disc)
+        (disc / "MANIFEST.json").write_bytes((tmp_path / "b" / "MANIFEST.json").read_bytes()[: 5000 * (number % 2)])
+        if number < len(volumes) - 1:
+            with pytest.raises(CannotAccess, match="are not whole yet"):
+                unpack(str(disc), str(tmp_path / "out"))
+    unpack(str(disc), str(tmp_path / "out"))
+    assert picture(tmp_path / "out") == picture(tree)
+
+
+def test_volumes_of_two_bundles_without_a_manifest(tree: Path, tmp_path: Path) -> None:
+    made(tree, tmp_path / "a", **SMALL)
+    made(tree, tmp_path / "b", volume_size="2MiB", parity=1)
+    (tmp_path / "c").mkdir()
+    shutil.copy(tmp_path / "a" / "vol-0001.mkv", tmp_path / "c")
+    shutil.copy(tmp_path / "b" / "vol-0002.mkv", tmp_path / "c")
+    with pytest.raises(Refused, match="several bundles are mixed"):
+        unpack(str(tmp_path / "c"), str(tmp_path / "out"))
+    assert program.main(["unpack", str(tmp_path / "c"), str(tmp_path / "out")]) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_volume_that_lies_about_itself_is_not_believed(tree: Path, tmp_path: Path) -> None:
+    """Without a manifest every bit of a tail counts: nothing is unpacked from a volume that has a wrong one."""
+    made(tree, tmp_path / "a", **SMALL)
+    (tmp_path / "c").mkdir()
+    data = (tmp_path / "a" / "vol-0001.mkv").read_bytes()
+    first = HEAD + 31 * 65536
+    for place in (first, first + 900, first + 1200, len(data) - 90, len(data) - 40, len(data) - 1):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        (tmp_path / "c" / "vol-0001.mkv").write_bytes(changed)
+        with pytest.raises(Unknowable):
+            unpack(str(tmp_path / "c"), str(tmp_path / "out"))
+
+
 def test_disc_after_disc(tree: Path, tmp_path: Path) -> None:
     """Volumes come one at a time, in any order, each on a medium of its own with the manifest."""
     made(tree, tmp_path / "b", **SMALL)
@@ -458,9 +523,14 @@ def test_no_manifest_anywhere(run: Run, tree: Path, tmp_path: Path) -> None:
     last.unlink()
     with pytest.raises(Unknowable, match="no manifest"):
         open_bundle(str(tmp_path / "b"))
-    for verb in (["verify"], ["list"], ["repair"], ["unpack"]):
-        arguments = [*verb, tmp_path / "b", *([tmp_path / "out"] if verb == ["unpack"] else [])]
-        assert run("bundle", *arguments).returncode == 2
+    for verb in ("verify", "list", "repair"):
+        assert run("bundle", verb, tmp_path / "b").returncode == 2
+    for verb in ("verify", "repair"):
+        assert program.main([verb, str(tmp_path / "b")]) == 2
+    for path in (tmp_path / "b").glob("vol-*.mkv"):
+        path.unlink()
+    assert run("bundle", "unpack", tmp_path / "b", tmp_path / "out").returncode == 2
+    assert program.main(["unpack", str(tmp_path / "b"), str(tmp_path / "out")]) == 2
 
 
 def test_destination_must_be_empty(tree: Path, tmp_path: Path) -> None:
@@ -725,7 +795,14 @@ def test_sealed(run: Run, tmp_path: Path) -> None:
     assert run("verify", "--seal", tmp_path / "b", STORIES).returncode == 0
     assert run("verify", "--seal", tmp_path / "b", TUNED).returncode == 1
     (tmp_path / "b" / "SEAL.json").write_text("{}")
+    assert verified_lines(verify(str(tmp_path / "b")))[-1].endswith("copy them again")  # repair could not help
+    (tmp_path / "b" / "README.txt").write_text("")
+    assert verified_lines(verify(str(tmp_path / "b")))[-1].endswith("run repair")
+    assert repair(str(tmp_path / "b")).unproven == ()
     assert run("bundle", "verify", tmp_path / "b").returncode == 1
+    (tmp_path / "b" / "SHA256SUMS").write_text("")  # which alone knew what the seal should be
+    done = run("bundle", "repair", tmp_path / "b")
+    assert "SEAL.json  listed as it is: only SHA256SUMS had known its digest\n" in done.stdout
 
 
 @pytest.mark.parametrize("named", ["b", "b/SEAL.json"])

@@ -225,3 +225,46 @@ def test_scratches_at_different_places_of_every_volume(bundle: Path, whole: dict
     assert found.repairable
     repair(str(work))
     assert picture(work) == whole
+
+
+@pytest.mark.parametrize("change", ["no end of line", "a word more", "gone"])
+def test_the_digest_of_the_list_of_digests(bundle: Path, whole: dict[str, str], tmp_path: Path, change: str) -> None:
+    """Both receivers see that SHA256SUMS.sha256 is not as it was written; unpack.py names it, for the repair of it."""
+    work = tmp_path / "b"
+    shutil.copytree(bundle, work)
+    path = work / "SHA256SUMS.sha256"
+    text = path.read_bytes()
+    path.unlink() if change == "gone" else path.write_bytes(text[:64] if change == "no end of line" else text + b"x")
+    assert not verify(str(work)).whole
+    assert receiver.main(["verify", str(work)]) == 1
+    assert "SHA256SUMS.sha256" in receiver.damaged_documents(receiver.opened(work))
+    repair(str(work))
+    assert picture(work) == whole
+
+
+@pytest.mark.parametrize("change", ["cut", "longer"])
+def test_names_in_a_damaged_list_of_digests_are_not_believed(
+    bundle: Path, whole: dict[str, str], tmp_path: Path, change: str
+) -> None:
+    work = tmp_path / "b"
+    shutil.copytree(bundle, work)
+    path = work / "SHA256SUMS"
+    path.write_bytes(path.read_bytes()[:64] if change == "cut" else path.read_bytes() + b"x" * 100)
+    assert set(verify(str(work)).documents) == {"SHA256SUMS"}
+    assert repair(str(work)).unrepaired == {}
+    assert picture(work) == whole
+
+
+def test_a_volume_under_a_name_that_is_none_is_found_by_both(bundle: Path, tmp_path: Path) -> None:
+    """A browser or a file manager has called it so."""
+    work = tmp_path / "b"
+    shutil.copytree(bundle, work)
+    for path in sorted(work.glob("*.mkv"))[1:]:
+        path.rename(path.with_name(f"{path.stem} (1).mkv"))
+    unpack(str(work), str(tmp_path / "one"))
+    assert receiver.main(["unpack", str(work), str(tmp_path / "other")]) == 0
+    assert picture(tmp_path / "one") == picture(tmp_path / "other")
+    assert receiver.main(["verify", str(work)]) == 1
+    assert receiver.main(["repair", str(work)]) == 0
+    assert receiver.main(["verify", str(work)]) == 0
+    assert verify(str(work)).whole

@@ -136,6 +136,61 @@ def test_wheels_are_programs_and_are_asked_for(tree: Path, tmp_path: Path) -> No
         assert "--portable" in done.stderr
 
 
+def test_a_whole_tree_needs_no_volume(tree: Path, made: Path, bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    """What is there already is not called unfinished because a volume has been damaged since."""
+    assert here(capsys, "unpack", made, tmp_path / "out")[0] == 0
+    for volume in bundle.glob("vol-*.mkv"):
+        data = volume.read_bytes()
+        volume.write_bytes(data[:64] + bytes(len(data) - 5064) + data[-5000:])
+    code, said = here(capsys, "unpack", bundle, tmp_path / "out")
+    assert code == 0, said
+    assert picture(tmp_path / "out") == picture(tree)
+
+
+@pytest.mark.parametrize("output", ["closed", "a pipe that nobody reads", "full"])
+def test_output_that_cannot_be_written(made: Path, tmp_path: Path, output: str) -> None:
+    """What was asked for is done, and said by the exit code; only a full disk is a failure."""
+    redirected = {"closed": ">&-", "a pipe that nobody reads": "| true", "full": ">/dev/full"}[output]
+    for words in ("list", "verify", "repair", "unpack"):
+        program = f"{sys.executable} -S -I {made / 'unpack.py'} {words} {made} {'out' if words == 'unpack' else ''}"
+        shell = f"set -o pipefail; (sleep 0.2; exec {program}) {redirected}"
+        done = subprocess.run(["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert "Traceback" not in done.stderr
+        assert "Exception ignored" not in done.stderr
+        assert done.returncode == int(output == "full"), done.stderr
+
+
+def test_names_that_the_output_cannot_hold(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "ü").write_text("x")
+    create(Request(str(tmp_path / "s"), str(tmp_path / "b"), coding="deflate"))
+    program = [sys.executable, "-S", str(tmp_path / "b" / "unpack.py")]
+    for words in (["list", tmp_path / "b"], ["unpack", tmp_path / "b", tmp_path / "ö"], ["list", tmp_path / "ö"]):
+        environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        done = subprocess.run([*program, *words], env=environment, capture_output=True, text=True, check=False)
+        assert "Traceback" not in done.stderr
+        assert r"\xfc" in done.stdout or r"\xf6" in done.stdout + done.stderr
+    assert (tmp_path / "ö" / "ü").read_text() == "x"
+
+
+@pytest.mark.parametrize("parity", [0, 1])
+def test_a_tree_of_empty_files(tmp_path: Path, parity: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its one data volume has no body."""
+    (tmp_path / "s" / "sub").mkdir(parents=True)
+    (tmp_path / "s" / "empty").touch()
+    (tmp_path / "s" / "sub" / "empty too").touch()
+    create(Request(str(tmp_path / "s"), str(tmp_path / "b"), parity=parity, volume_size="2MiB"))
+    for manifest in ("here", "in the tail alone"):
+        assert here(capsys, "verify", tmp_path / "b")[0] == int(manifest != "here")
+        code, said = here(capsys, "unpack", tmp_path / "b", tmp_path / manifest)
+        assert code == 0, said
+        assert picture(tmp_path / manifest) == picture(tmp_path / "s")
+        unpack_with_modelkit(str(tmp_path / "b"), str(tmp_path / f"{manifest} too"))
+        (tmp_path / "b" / "MANIFEST.json").unlink(missing_ok=True)
+    assert here(capsys, "repair", tmp_path / "b")[0] == 0
+    assert here(capsys, "verify", tmp_path / "b")[0] == 0
+
+
 def test_disc_after_disc(tree: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One volume in the drive at a time, the last one first; only that one has the manifest."""
     volumes = sorted(made.glob("vol-*.mkv"), reverse=True)

@@ -226,6 +226,12 @@ def test_a_policy_changes_severities_and_ignores_with_a_reason(museum: Path, tmp
         ("[polity]\nx = 1\n", "is no table"),
         ("[policy]\nforbid_pickle = true\n", "is no key"),
         ("[validate\n", "is no TOML"),
+        ('[policy]\nforbid-pickle = "true"\n', "forbid-pickle is 'true'"),
+        ('[policy]\nrequire = "checksum"\n', "require must be a list"),
+        ("[policy]\nrequire = 5\n", "require must be a list"),
+        ('[policy]\nmax-file = "big"\n', "policy.max-file: 'big' is no size"),
+        ("[validate]\nbaseline = 5\n", "must be the name of a file"),
+        ('[[ignore]]\nrule = "leftver-*"\nreason = "a test"\n', "no rule is called so"),
     ):
         policy.write_text(text)
         done = run("validate", path, "--policy", policy)
@@ -233,6 +239,30 @@ def test_a_policy_changes_severities_and_ignores_with_a_reason(museum: Path, tmp
     policy.write_bytes(b"\xff\xfe\x00")
     done = run("validate", path, "--policy", policy)
     assert done.returncode == 2 and "is no TOML" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_pyproject_whose_tables_are_none(museum: Path, tmp_path: Path, run: Run) -> None:
+    policy = tmp_path / "pyproject.toml"
+    for text in ("tool = 3\n", "[tool]\nmodelkit = 3\n"):
+        policy.write_text(text)
+        done = run("validate", museum / "leftover-partial-download", "--policy", policy)
+        assert done.returncode == 2 and "must be a table" in done.stderr
+
+
+def test_the_fix_for_a_format_leads_to_one_that_is_allowed(museum: Path, tmp_path: Path, run: Run) -> None:
+    policy = tmp_path / "modelkit.toml"
+    for formats, fix in (('["gguf"]', "OUT.gguf"), ('["npz", "llama2c"]', "OUT.bin"), ('["npz"]', "")):
+        policy.write_text(f"[policy]\nformats = {formats}\n")
+        done = run("validate", museum / "leftover-partial-download", "--policy", policy, "--json")
+        found = next(one for one in json.loads(done.stdout)["findings"] if one["rule"] == "forbidden-format")
+        assert found["fix"].endswith(fix) and ("convert" in found["fix"]) is bool(fix)
+
+
+def test_json_goes_to_stdout_beside_a_format_with_a_file(museum: Path, tmp_path: Path, run: Run) -> None:
+    sarif = tmp_path / "a.sarif"
+    done = run("validate", museum / "leftover-partial-download", "--json", "-f", "sarif", "-o", sarif)
+    assert "findings" in json.loads(done.stdout)
+    assert "runs" in json.loads(sarif.read_text())
 
 
 def test_the_nearest_policy_is_found_but_not_one_that_a_model_brings(museum: Path, tmp_path: Path, run: Run) -> None:
@@ -353,6 +383,30 @@ def test_links_are_not_followed_out_and_the_caches_are(tmp_path: Path, run: Run,
     target = (snapshot / "config.json").resolve()
     target.write_text(target.read_text() + " ")
     assert [one["rule"] for one in report(run, snapshot, "--level", "full")["findings"]] == ["checksum-mismatch"]
+
+
+def test_a_link_that_leads_nowhere_is_no_missing_config(tmp_path: Path, run: Run, stories: Path) -> None:
+    """A cache whose blobs were deleted: without its config the model would pass for one of no known family."""
+    folder = tmp_path / "m"
+    shutil.copytree(stories, folder)
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").symlink_to("../blobs/gone")
+    (found,) = report(run, folder)["findings"]
+    assert (found["rule"], found["severity"]) == ("config-not-json", "error")
+    assert "'tokenizer.json' is no file" in run("convert", folder, tmp_path / "a.gguf").stderr
+    (folder / "config.json").unlink()
+    (folder / "config.json").symlink_to("../blobs/gone")
+    assert len(report(run, folder)["findings"]) == 2
+    done = run("convert", folder, tmp_path / "b.gguf")
+    assert done.returncode == 1 and "leads nowhere" in done.stderr and not (tmp_path / "b.gguf").exists()
+
+
+def test_a_config_that_is_no_json_is_told_once(tmp_path: Path, run: Run, stories: Path) -> None:
+    shutil.copytree(stories, tmp_path / "m")
+    for text, words in (("{", "is not JSON"), ("null", "holds NoneType"), ("[]", "holds list")):
+        (tmp_path / "m" / "config.json").write_text(text)
+        (found,) = report(run, tmp_path / "m")["findings"]
+        assert words in found["message"]
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path, run: Run) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rules_museum import museum_script
+from samples import Run
 
 from modelkit.encodings import ENCODINGS, by_dtype
 from modelkit.operations import validate_values
@@ -166,3 +167,17 @@ def test_ordinary_templates_are_silent(template: str) -> None:
 ])  # fmt: skip
 def test_templates_that_reach_out_are_found(template: str) -> None:
     assert reaches(template)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_flipped_bit_in_an_npz_contradicts_its_own_checksum(tmp_path: Path, run: Run, save: object) -> None:
+    path = tmp_path / "a.npz"
+    save(path, a=np.random.default_rng(1).standard_normal((30, 40), np.float32), b=np.arange(9.0))  # type: ignore[operator]
+    assert run("validate", path, "--level", "full").returncode == 0
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 1
+    path.write_bytes(data)
+    for named in (path, tmp_path):
+        done = run("validate", named, "--level", "full")
+        assert done.returncode == 1
+        assert "the CRC-32 of 'a' is" in done.stdout

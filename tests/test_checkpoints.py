@@ -7,6 +7,8 @@ import os
 import pickle
 import struct
 import zipfile
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from modelkit.errors import BrokenFile, ModelkitError
 from modelkit.formats._pickle_values import harmless
 from modelkit.formats._pickle_walk import walk
 from modelkit.operations.validate import Request, validate
+from modelkit.rules._archive import Checksums, checksum, members
 
 parts = museum_script.sys.modules["parts"]
 
@@ -212,6 +215,86 @@ def test_arrays_of_objects_are_followed(tmp_path: Path) -> None:
     for name in ("a.npy", "b.npz", "c.npz"):
         assert "pickle-code" in rules(tmp_path / name), name
     assert not marker.exists()
+
+
+def without_checksums(data: bytes, *names: bytes) -> bytearray:
+    """An archive whose directory and local headers have 0 for the checksum of each member, or of those named."""
+    out, at = bytearray(data), 0
+    for mark, crc, length, head in ((b"PK\x01\x02", 16, 28, 46), (b"PK\x03\x04", 14, 26, 30)):
+        at = out.find(mark)
+        while at >= 0:
+            name = out[at + head : at + head + struct.unpack_from("<H", out, at + length)[0]]
+            if not names or name.endswith(names):
+                out[at + crc : at + crc + 4] = bytes(4)
+            at = out.find(mark, at + 4)
+    return out
+
+
+@pytest.mark.parametrize("named", ["file", "folder", "sharded"])
+@pytest.mark.parametrize("shift", [0, 7_000, 16_383])
+def test_a_flipped_bit_in_a_storage_contradicts_the_checksum_of_the_archive(
+    named: str, shift: int, tmp_path: Path
+) -> None:
+    values = np.random.default_rng(3).standard_normal((64, 128)).astype(np.float16)
+    good = parts.checkpoint([("a", "F16", (64, 128), values.tobytes()), ("b", "F16", (64, 128), values.tobytes())])
+    name = "pytorch_model-00001-of-00001.bin" if named == "sharded" else "pytorch_model.bin"
+    path = tmp_path / name
+    if named == "sharded":
+        index = {"weight_map": dict.fromkeys("ab", name)}
+        (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    bad, at = bytearray(good), good.rfind(values.tobytes())
+    bad[at + shift] ^= 1
+    judged = str(path if named == "file" else tmp_path)
+    path.write_bytes(good)
+    assert not [one for one in validate(Request((judged,), "full")).findings if one.severity == "error"]
+    path.write_bytes(bad)
+    report = validate(Request((judged,), "full"))
+    found = [one for one in report.findings if one.rule == "checksum-mismatch"]
+    assert [(one.path, one.finding.offset) for one in found] == [(str(path), at)] and report.exit_code == 1
+    assert "the CRC-32 of 'archive/data/1' is" in found[0].message
+    assert report.coverage.bytes_read == len(bad)  # in the one pass that reads it anyway
+
+
+def test_an_archive_that_torch_wrote_without_checksums_is_no_damage(tmp_path: Path) -> None:
+    stored = parts.llama()[:2]
+    good = parts.checkpoint(stored)
+    (tmp_path / "none.pt").write_bytes(without_checksums(good))  # set_crc32_options(False)
+    (tmp_path / "skipped.pt").write_bytes(without_checksums(good, b"data/0", b"data/1"))  # under skip_data
+    for name in ("none.pt", "skipped.pt"):
+        for level in ("header", "full"):
+            report = validate(Request((str(tmp_path / name),), level))
+            assert not report.findings and report.exit_code == 0, (name, level)
+    (tmp_path / "pickle.pt").write_bytes(without_checksums(good, b"data.pkl"))
+    assert "zip-inconsistent" in rules(tmp_path / "pickle.pt")
+    (tmp_path / "order.pt").write_bytes(without_checksums(good, b"byteorder"))
+    assert rules(tmp_path / "order.pt", "full") == {"checksum-mismatch"}
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=6), st.integers(1, 700))
+def test_checksums_are_those_of_the_members_however_the_file_is_cut(contents: list[bytes], step: int) -> None:
+    data = parts.archive({f"x/data/{number}": content for number, content in enumerate(contents)})
+    source = Held(data)
+    sums = Checksums(source)
+    for at in range(0, len(data), step):
+        sums.feed(memoryview(data)[at : at + step], at)
+    expected = [f"{zlib.crc32(content):08x}" for content in contents if content]
+    assert [one for one in sums.digests().values() if one != "00000000"] == expected
+    assert [checksum(source, member) for member in members(source) if member.size] == expected
+
+
+@dataclass
+class Held:
+    """A file in memory."""
+
+    data: bytes
+    name: str = "a.pt"
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def read(self, start: int, size: int) -> bytes:
+        return self.data[start : start + size]
 
 
 @pytest.mark.parametrize("field", ["flags", "method", "size", "name"])

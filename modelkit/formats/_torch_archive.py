@@ -9,7 +9,7 @@ from modelkit.formats import _torch_tensors
 from modelkit.formats._impostors import PICKLES
 from modelkit.formats._pickle_walk import LARGEST, MOST_STEPS, Walk, walk
 from modelkit.formats._torch_records import records
-from modelkit.formats._zip_directory import STORED, Member, contents, directory
+from modelkit.formats._zip_directory import STORED, Member, contents, directory, without_checksums
 from modelkit.sources import Source
 from modelkit.tensors import Model
 
@@ -30,11 +30,11 @@ def read(source: Source, faults: Faults) -> Model | None:
         return None
     _check_bombs(source, members, faults)
     main = [member for member in members if member.name.endswith("data.pkl") and member.name.count("/") <= 1]
-    left, found = MOST_STEPS, None
+    left, found, listed = MOST_STEPS, None, not without_checksums(members)
     for member in members:
         if "/data/" in member.name and main and not member.name.endswith(NAMED):
             continue  # a storage: raw elements, which nobody unpickles
-        followed = _follow(source, member, left, faults)
+        followed = _follow(source, member, left, faults, listed)
         if followed is not None:
             left -= followed.steps
             found = followed if main and member is main[0] else found
@@ -56,8 +56,8 @@ def read(source: Source, faults: Faults) -> Model | None:
     return _torch_tensors.model(source.name, records(found.value), stored, faults)
 
 
-def _follow(source: Source, member: Member, steps: int, faults: Faults) -> Walk | None:
-    """Walk a member that is a pickle, or might be one; None for one that is not."""
+def _follow(source: Source, member: Member, steps: int, faults: Faults, listed: bool) -> Walk | None:  # noqa: FBT001
+    """Walk a member that is a pickle, or might be one; None for one that is not. `listed`: it has a checksum."""
     data = _start(source, member)
     marked = data[:1] == b"\x80" and data[1:2] in PICKLES
     named = member.name.endswith(NAMED)
@@ -76,7 +76,7 @@ def _follow(source: Source, member: Member, steps: int, faults: Faults) -> Walk 
     rest = whole[followed.end :] if followed.end else b""
     if rest:
         _torch_tensors.report_rest(rest, source.name, member.name, (member.start or 0) + followed.end, faults)
-    if zlib.crc32(whole) != member.crc:
+    if listed and zlib.crc32(whole) != member.crc:
         message = f"'{member.name}': its checksum is not that of its data"
         faults.add("zip-inconsistent", source.name, message, _torch_tensors.DO_NOT, offset=member.start)
     return followed

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from modelkit.errors import BrokenFile
@@ -66,6 +66,11 @@ def directory(source: Source, faults: Faults | None = None) -> list[Member] | No
         message = f"its directory promises {count:,} members and has {len(found):,}"
         faults.add("zip-inconsistent", source.name, message, DO_NOT, offset=start)
     return _checked(source, found, start, faults)
+
+
+def without_checksums(members: Iterable[Member]) -> bool:
+    """Whether the archive has none at all: torch writes 0 for each when it is told to leave them out."""
+    return not any(member.crc for member in members)
 
 
 def contents(source: Source, member: Member, most: int = LARGEST_INFLATED) -> bytes | None:

@@ -283,7 +283,7 @@ def _values(run: _Run, place: Place, subject: Subject, asked: list[tuple[str, Ru
     for name, rule in asked:
         if rule.values is not None:
             run.ask(place, name, subject.name, rule.values(subject, values))
-    return dict(values.digests)
+    return {**values.digests, **values.checksums}
 
 
 def _lacks(subject: Subject, need: str) -> str:

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from modelkit.lazy import np
+from modelkit.rules._archive import Checksums
 from modelkit.rules._contract import Subject
 from modelkit.rules._lenses import view
 from modelkit.rules._statistics import Scan
@@ -88,16 +89,19 @@ class Pass:
 
 def full(subject: Subject, progress: Progress | None = None) -> tuple[Values, int]:
     """Everything, read once; and the bytes that were read."""
-    work, digests, zeros, tails = Pass.over(subject), {}, {}, {}
+    work, digests, checksums, zeros, tails = Pass.over(subject), {}, dict[str, str](), {}, {}
     with ThreadPoolExecutor(1) as hasher:
         for file in subject.files:
             source = subject.opener.open(file)
             assert isinstance(source, LocalFile)  # noqa: S101 - validate opens files on disk
             pages = Zeros()
-            digests[file] = _stream(work, source, pages, hasher, progress)
+            sums = Checksums(source)
+            digests[file] = _stream(work, source, pages, sums, hasher, progress)
+            checksums |= sums.digests()
             zeros[file] = pages.runs()
             tails[file] = tail(source)
-    return Values("full", (*work.finish(), *_unpacked(subject)), zeros, tails, digests), work.bytes_read
+    values = (*work.finish(), *_unpacked(subject))
+    return Values("full", values, zeros, tails, digests, checksums), work.bytes_read
 
 
 def _unpacked(subject: Subject) -> Iterator[TensorValues]:
@@ -116,9 +120,16 @@ def _unpacked(subject: Subject) -> Iterator[TensorValues]:
         yield values
 
 
-def _stream(work: Pass, source: LocalFile, pages: Zeros, hasher: ThreadPoolExecutor, progress: Progress | None) -> str:
+def _stream(
+    work: Pass, source: LocalFile, pages: Zeros, sums: Checksums, hasher: ThreadPoolExecutor, progress: Progress | None
+) -> str:
     """Hash a file and feed its parts; the digest in hex."""
     state, waiting = hashlib.sha256(), dict[int, Future[None]]()
+
+    def digest(piece: memoryview, start: int) -> None:
+        state.update(piece)
+        sums.feed(piece, start)
+
     buffers = [bytearray(PIECE) for _ in range(BUFFERS)]
     parts, first = work.parts.get(source.name, []), 0
     for number, start in enumerate(range(0, source.size, PIECE)):
@@ -127,7 +138,7 @@ def _stream(work: Pass, source: LocalFile, pages: Zeros, hasher: ThreadPoolExecu
             waiting[number % BUFFERS].result()
         piece = memoryview(buffer)[: min(PIECE, source.size - start)]
         source.read_into(start, piece)
-        waiting[number % BUFFERS] = hasher.submit(state.update, piece)
+        waiting[number % BUFFERS] = hasher.submit(digest, piece, start)
         data = np.frombuffer(piece, np.uint8)
         pages.feed(data, start)
         first = _feed(parts, first, data, start)

@@ -80,7 +80,7 @@ class Folder:
     items: tuple[Item, ...]
     opener: Opener
     weights: frozenset[str] = frozenset()  # names of files that hold models
-    digests: Mapping[str, str] = field(default_factory=dict)  # sha256 by name, level full
+    digests: Mapping[str, str] = field(default_factory=dict)  # sha256 by name, others by their keys, level full
     policy: Policy | None = None
 
     @cached_property

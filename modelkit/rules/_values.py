@@ -37,13 +37,17 @@ class TensorValues:
 
 @dataclass(frozen=True)
 class Values:
-    """All of it. `zeros` are runs of zero pages (start, size) by file; `digests` sha256 by file, level full."""
+    """All of it. `zeros` are runs of zero pages (start, size) by file; `digests` sha256 by file, level full.
+
+    `checksums` are those of the members of archives, by the keys of `_archive.py`.
+    """
 
     level: Level
     tensors: tuple[TensorValues, ...] = ()
     zeros: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     tails: Mapping[str, int] = field(default_factory=dict)  # zero bytes at the end, by file
     digests: Mapping[str, str] = field(default_factory=dict)
+    checksums: Mapping[str, str] = field(default_factory=dict)
 
 
 def same_bytes(subject: Subject, one: str, other: str, level: Level = "full") -> bool:

@@ -1,8 +1,9 @@
 """A file is not what a checksum in it or beside it says.
 
 SHA256SUMS, NAME.sha256, a receipt of modelkit (*.receipt.json), the name of a blob in a Hugging Face cache (64
-digits: sha256; 40: git's sha1), and files called by their own sha256; in an .npz, the checksum of each array. No
-network is used. A file that a list names and that is not there is a warning.
+digits: sha256; 40: git's sha1), and files called by their own sha256; in an .npz, the checksum of each array,
+in a PyTorch checkpoint that of each storage, unless torch was told to write none. No network is used. A file that a
+list names and that is not there is a warning.
 
 Why: One flipped bit changes no shape and makes no NaN: only a digest can tell.
 
@@ -13,18 +14,15 @@ Fix: Fetch the file again, or correct the list.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 
-from modelkit.faults import Faults
-from modelkit.formats._zip_directory import DEFLATED, STORED, Member, directory, inflated
+from modelkit.rules import _archive
 from modelkit.rules._contract import Finding, Folder, Rule
 from modelkit.rules._sums import claims
-from modelkit.sources import Source
 from modelkit.sums import EMPTY
 
-PIECE = 1 << 20
-AGAIN = "fetch the file again: numpy refuses the array"
+REFUSED = "fetch the file again: numpy refuses the array"
+LOADED = "fetch the file again: torch loads it as it is, without a word"
 FIX = "fetch the file again, or correct the list"
 
 
@@ -37,34 +35,20 @@ def check(folder: Folder) -> Iterator[Finding]:
             empty = " (the digest of an EMPTY file)" if EMPTY in (found, claim.digest) else ""
             message = f"{claim.kind} is {found[:16]}..., {claim.place} says {claim.digest[:16]}...{empty}"
             yield Finding(claim.file, message, FIX)
-    yield from _arrays(folder)
+    yield from _members(folder)
 
 
-def _arrays(folder: Folder) -> Iterator[Finding]:
-    """An .npz has a CRC-32 of each array, and numpy holds every array against it."""
-    for file in sorted(name for name in folder.weights if name.endswith(".npz") and folder.opener.holds(name)):
-        source, faults = folder.opener.open(file), Faults(strict=False)
-        members = directory(source, faults) or ()
-        for member in () if faults.errors else members:  # a directory that contradicts itself is told elsewhere
-            if member.start is None or member.method not in (STORED, DEFLATED):
-                continue
-            found = _crc(source, member, member.start)
-            if found != member.crc:
-                name = member.name.removesuffix(".npy")
-                message = f"the CRC-32 of '{name}' is {found:08x}, the archive says {member.crc:08x}"
-                yield Finding(file, message, AGAIN, tensor=name, offset=member.start)
-
-
-def _crc(source: Source, member: Member, start: int) -> int:
-    if member.method == STORED:
-        end = start + member.stored
-        pieces: Iterator[bytes] = (source.read(at, min(PIECE, end - at)) for at in range(start, end, PIECE))
-    else:
-        pieces = inflated(source, member)
-    found = 0
-    for piece in pieces:
-        found = zlib.crc32(piece, found)
-    return found
+def _members(folder: Folder) -> Iterator[Finding]:
+    """An archive has a CRC-32 of each member: numpy's .npz of each array, a checkpoint of torch of each storage."""
+    for file in sorted(name for name in folder.weights if folder.opener.holds(name)):
+        source, arrays = folder.opener.open(file), file.endswith(_archive.NUMPY)
+        for member in _archive.members(source):
+            found = folder.digests.get(_archive.key(file, member)) or _archive.checksum(source, member)
+            if found != (listed := f"{member.crc:08x}"):
+                name = member.name.removesuffix(".npy") if arrays else member.name
+                message = f"the CRC-32 of '{name}' is {found}, the archive says {listed}"
+                fix, tensor = (REFUSED, name) if arrays else (LOADED, None)
+                yield Finding(file, message, fix, tensor=tensor, offset=member.start)
 
 
 rule = Rule("A file is not what a checksum in it or beside it says", "error", "integrity", "full", folder=check)

@@ -36,6 +36,9 @@ from modelkit.operations.checksum_model import model_digest
 from modelkit.operations.convert import Request, convert
 from modelkit.operations.opening import open_model
 from modelkit.operations.shard import Regrouped
+from modelkit.operations.validate import Request as Asked
+from modelkit.operations.validate import validate
+from modelkit.operations.validate_places import total
 from modelkit.tensors import Model, Tensor
 
 INDEX = "model.safetensors.index.json"
@@ -739,3 +742,39 @@ def test_both_say_what_they_did(stories: Path, tmp_path: Path, run: Run) -> None
     assert result.returncode == 0 and "digest" not in result.stdout
     assert run("shard", stories, f"{tmp_path}/a/", "--max-size", "2MB").returncode == 1
     assert run("shard", stories, f"{tmp_path}/a/", "--max-size", "2MB", "--force", "-q").stdout == ""
+
+
+# -- judged
+
+
+@pytest.mark.parametrize("named", [[0], [2], [0, 1, 2], [2, 0], [1, 1]])
+def test_a_split_set_is_judged_once_by_whichever_shards_it_is_named(split: list[Path], named: list[int]) -> None:
+    sizes = sum(path.stat().st_size for path in split)
+    coverage = validate(Asked(tuple(str(split[one]) for one in named), "full")).coverage
+    assert (coverage.files, coverage.bytes_total, coverage.bytes_read) == (3, sizes, sizes)
+    assert (coverage.tensors_checked, coverage.tensors_total) == (6, 6) and not coverage.skipped
+    assert coverage.paths == [str(path) for path in split]
+    assert total(tuple(str(split[one]) for one in named)) == sizes
+
+
+def test_every_shard_of_a_set_is_held_against_its_sum(split: list[Path]) -> None:
+    lines = [f"{sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in split]
+    (split[0].parent / "SHA256SUMS").write_text("\n".join([*lines[:2], f"{'0' * 64}  {split[2].name}", ""]))
+    for named in ([split[0]], [split[0], split[2]], split):
+        found = validate(Asked(tuple(str(path) for path in named), "full")).findings
+        errors = [(one.rule, one.path) for one in found if one.severity == "error"]
+        assert errors == [("checksum-mismatch", str(split[2]))]
+
+
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", b"\0" * 99])
+@pytest.mark.parametrize("named", [[0, 1, 2], [2, 1, 0], [0], [2]])
+def test_a_shard_that_is_no_gguf_does_not_hide_its_set(split: list[Path], content: bytes, named: list[int]) -> None:
+    split[0].write_bytes(content)
+    report = validate(Asked(tuple(str(split[one]) for one in named), "full", lfs_ok=True))
+    coverage = report.coverage
+    alone, pointer = named == [0], content.startswith(b"version")
+    assert (coverage.files, coverage.tensors_checked) == ((1, 0) if alone else (3, 2))
+    assert coverage.pointers == ([str(split[0])] if pointer else [])
+    assert coverage.bytes_total == sum(path.stat().st_size for path in (split[:1] if alone else split))
+    assert report.exit_code == (0 if alone and pointer else 1)
+    assert "nothing was judged" not in str(coverage.skipped)

@@ -50,6 +50,8 @@ class _Run:
     found: list[Found] = field(default_factory=list)
     coverage: Coverage = field(default_factory=Coverage)
     rules: dict[str, Rule] = field(default_factory=dict)
+    judged: set[object] = field(default_factory=set)  # files and split sets that were named
+    counted: set[str] = field(default_factory=set)  # the files of these
 
     def add(self, place: Place, rule: str, finding: Finding, severity: Severity) -> None:
         self.found.append(Found(place.shown(finding.file), rule, finding, finding.severity or severity))
@@ -59,7 +61,7 @@ class _Run:
         kept = more = 0
         try:
             for finding in found:
-                if place.main in (None, finding.file) or self.rules[rule].folder is None:
+                if place.covers(finding.file) or self.rules[rule].folder is None:
                     if kept < MOST:
                         self.add(place, rule, finding, self.rules[rule].severity)
                     else:
@@ -77,6 +79,14 @@ class _Run:
         finding = Finding(file, f"{count:,} more that are not listed")
         self.found.append(Found(place.shown(file), rule, finding, finding.severity or severity, count))
 
+    def counts(self, place: Place, file: str) -> bool:
+        """Whether a file is counted already: a shard that is damaged is judged by itself, then with its set."""
+        shown = place.shown(file)
+        if place.main is None or shown not in self.counted:
+            self.counted.add(shown)
+            return False
+        return True
+
     def gap(self, place: Place, file: str, why: str) -> None:
         """Something was not checked."""
         self.coverage.skip(place.shown(file), "not-fully-checked", why)
@@ -90,18 +100,27 @@ def validate(request: Request, progress: Callable[[int], None] | None = None) ->
     run.coverage.level = request.level
     with _patient_collector():
         for path in request.paths:
-            before = run.coverage.files + len(run.coverage.pointers) + len(run.found)
             try:
-                for place in places(path):
-                    _judge(run, place)
-                if run.coverage.files + len(run.coverage.pointers) + len(run.found) == before:
-                    run.coverage.skip(path, "not-fully-checked", "holds no model file: nothing was judged")
+                _path(run, path)
             except CannotAccess as error:
                 shown = path.partition("?")[0] if is_url(path) else path  # what follows may be a signature
                 message = error.message.removeprefix(f"{shown}: ")
                 run.coverage.skip(shown, "unreadable-file", message)
                 run.found.append(Found(shown, "unreadable-file", Finding(shown, message, error.fix), "error"))
     return finished(run.found, run.coverage, request.fail_on, request.policy, request.baseline, request.allow_unchecked)
+
+
+def _path(run: _Run, path: str) -> None:
+    """Everything at a path; a file once, and a split set once, however many of its shards are named."""
+    before, holds = len(run.found), False
+    for place in places(path):
+        if place.once is not None and place.once in run.judged:
+            return
+        run.judged.add(place.once)
+        _judge(run, place)
+        holds = holds or bool(place.folder.weights or place.faults)
+    if not holds and len(run.found) == before:
+        run.coverage.skip(path, "not-fully-checked", "holds no model file: nothing was judged")
 
 
 def _refuse_words(request: Request) -> None:
@@ -134,10 +153,10 @@ def _judge(run: _Run, place: Place) -> None:
     for fault in place.faults:
         _fault(run, place, fault)
     folder = replace(place.folder, policy=run.request.policy)
-    run.coverage.bytes_total += sum(item.size for item in folder.items if item.name in folder.weights)
-    judged = sorted(folder.weights | {fault.file for fault in place.faults})
+    judged = {file for file in folder.weights | {fault.file for fault in place.faults} if not run.counts(place, file)}
+    run.coverage.bytes_total += sum(item.size for item in folder.items if item.name in folder.weights & judged)
     run.coverage.files += len(judged)
-    run.coverage.paths += [place.shown(file) for file in judged]
+    run.coverage.paths += [place.shown(file) for file in sorted(judged)]
     for candidate in place.candidates:
         try:
             subject = _subject(run, place, candidate)
@@ -218,7 +237,8 @@ def _read(format: Format, opener: Opener, faults: Faults) -> Model | None:
 def _fault(run: _Run, place: Place, fault: Fault) -> None:
     """What a parser found becomes a finding; what it could not follow, a gap."""
     if fault.rule == "lfs-pointer" and run.request.lfs_ok:
-        run.coverage.pointers.append(place.shown(fault.file))
+        if place.shown(fault.file) not in run.coverage.pointers:
+            run.coverage.pointers.append(place.shown(fault.file))
         return
     if fault.rule in UNCHECKED:
         run.coverage.skip(place.shown(fault.file), fault.rule, fault.message)
@@ -304,7 +324,7 @@ def _folder(run: _Run, place: Place, folder: Folder, digests: dict[str, str]) ->
     from modelkit.operations.validate_digests import missing_digests
 
     if run.request.level == "full":
-        digests |= missing_digests(folder, digests, run.coverage, place.main)
+        digests |= missing_digests(folder, digests, run.coverage, place.covers)
     folder = replace(folder, digests=digests)
     for name, rule in run.rules.items():
         if rule.folder is None or (place.main and rule.family not in ("integrity", "policy")):

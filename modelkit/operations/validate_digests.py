@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from modelkit.errors import ModelkitError
 from modelkit.operations.validate_report import Coverage
@@ -14,12 +14,12 @@ PIECE = 1 << 20
 
 
 def missing_digests(
-    folder: Folder, known: Mapping[str, str], coverage: Coverage, only: str | None = None
+    folder: Folder, known: Mapping[str, str], coverage: Coverage, wanted: Callable[[str], bool]
 ) -> dict[str, str]:
-    """By the claim's key: sha256, or git's sha1 of `blob LENGTH` and the content. `only`: of this file."""
+    """By the claim's key: sha256, or git's sha1 of `blob LENGTH` and the content. Only of files that are `wanted`."""
     found: dict[str, str] = {}
     for claim in claims(folder):
-        if only not in (None, claim.file):
+        if not wanted(claim.file):
             continue
         if claim.key in known or claim.key in found or not folder.opener.holds(claim.file):
             continue

@@ -20,7 +20,7 @@ from modelkit.formats.gguf import SPLIT
 from modelkit.formats.hf_folder import INDEX, SHARD
 from modelkit.formats.pytorch import INDEX as TORCH_INDEX
 from modelkit.rules._contract import Folder, Item
-from modelkit.sources import HEAD, Disk, LocalFile, Opener, explained, is_url
+from modelkit.sources import HEAD, Disk, LocalFile, Opener, explained, head, is_url
 
 WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npz", ".npy", ".joblib")
 """Endings of files that must hold a model; any other file does when its first bytes say so."""
@@ -48,7 +48,18 @@ class Place:
     opener: Opener
     candidates: list[Candidate] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)  # files that are no models at all, or cannot be read
-    main: str | None = None  # the one file that was named: the folder's other files are no business of ours
+    main: str | None = (
+        None  # the file that was named: but for its split set, the folder's others are no business of ours
+    )
+
+    @property
+    def once(self) -> tuple[str, frozenset[str]] | None:
+        """The same for whatever is to be judged once: a file, and all shards of a split set. None for a folder."""
+        return (self.shown(""), self.folder.weights) if self.main is not None else None
+
+    def covers(self, file: str) -> bool:
+        """Whether a finding about the folder is about something that was named."""
+        return self.main is None or file in self.folder.weights
 
     def of(self, candidate: Candidate) -> Opener:
         """Where to read one of the models from."""
@@ -70,13 +81,20 @@ def places(path: str) -> Iterator[Place]:
     disk = Disk(path)
     if disk.main is not None:
         root = str(disk.root)
-        others = (Item(name, 0) for name in disk.names() if name != disk.main)
-        items = (_item(root, disk.main), *others)
-        place = Place(root, Folder(root, items, disk, frozenset({disk.main})), disk, main=disk.main)
-        place.candidates.append(_single(disk, disk.main))
+        candidate = _named(disk, disk.main)
+        items = (_item(root, name) if name in candidate.files else Item(name, 0) for name in disk.names())
+        place = Place(root, Folder(root, tuple(items), disk, candidate.files), disk, main=disk.main)
+        place.candidates.append(candidate)
         yield place
         return
     yield from _below(path, 0)
+
+
+def _named(disk: Disk, name: str) -> Candidate:
+    """The file with its split set; by itself where it is no GGUF, for then nothing is read of the others."""
+    if SPLIT.fullmatch(name) is None or head(disk)[:4] != b"GGUF":
+        return Candidate(name, frozenset({name}))
+    return _single(disk, name)
 
 
 def _behind(url: str) -> Place:
@@ -212,7 +230,7 @@ def _holds_pickles(disk: Disk, name: str) -> bool:
 
 def total(paths: tuple[str, ...]) -> int:
     """Bytes of all weights below the paths, for a progress bar; 0 for what cannot be read."""
-    size = 0
+    sizes: dict[object, int] = {}
     for path in paths:
         if is_url(path):
             continue
@@ -220,5 +238,7 @@ def total(paths: tuple[str, ...]) -> int:
             found = list(places(path))
         except CannotAccess:
             continue
-        size += sum(item.size for place in found for item in place.folder.items if item.name in place.folder.weights)
-    return size
+        for place in found:
+            size = sum(item.size for item in place.folder.items if item.name in place.folder.weights)
+            sizes[place.once or len(sizes)] = size
+    return sum(sizes.values())

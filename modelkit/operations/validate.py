@@ -322,9 +322,12 @@ def _lacks(subject: Subject, need: str) -> str:
 
 def _folder(run: _Run, place: Place, folder: Folder, digests: dict[str, str]) -> None:
     from modelkit.operations.validate_digests import missing_digests
+    from modelkit.rules._sums import gaps
 
     if run.request.level == "full":
         digests |= missing_digests(folder, digests, run.coverage, place.covers)
+        for name, why in gaps(folder, place.covers) if folder.weights else ():
+            run.gap(place, name, why)
     folder = replace(folder, digests=digests)
     for name, rule in run.rules.items():
         if rule.folder is None or (place.main and rule.family not in ("integrity", "policy")):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from modelkit.errors import BrokenFile
 from modelkit.faults import Faults
@@ -17,6 +18,8 @@ from modelkit.sums import Entry, parse_line
 LISTS = ("SHA256SUMS", "SHA256SUMS.txt", "sha256sums.txt", "sha256sum.txt", "checksums.sha256", "checksums.txt",
          "FILES.sha256", "manifest-sha256.txt")  # fmt: skip
 OUTSIDE = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:|\x00")
+RECEIPT = ".receipt.json"
+DIGITS = re.compile(r"\s*\\?[0-9a-fA-F]{16}")
 ALONE = re.compile(r"\s*([0-9a-fA-F]{64})\s*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 SHA1 = re.compile(r"[0-9a-f]{40}")
@@ -41,7 +44,7 @@ def claims(folder: Folder) -> Iterator[Claim]:
     for name in sorted(folder.names):
         if name in LISTS or name.endswith(".sha256"):
             yield from _listed(folder, name)
-        elif name.endswith(".receipt.json"):
+        elif name.endswith(RECEIPT):
             yield from _received(folder, name)
     for item in folder.items:
         blob = os.path.basename(item.real) if item.link is not None else ""
@@ -70,23 +73,66 @@ def _received(folder: Folder, name: str) -> Iterator[Claim]:
 
 
 def _listed(folder: Folder, name: str) -> Iterator[Claim]:
-    """Lines as `checksum` reads them, or a digest alone in NAME.sha256. Names that leave the folder are left alone."""
-    data = read_whole(folder.opener, name, Faults(strict=False)) if folder.opener.holds(name) else None
-    for line in (data or b"").decode("utf-8", "surrogateescape").splitlines():
-        alone = ALONE.fullmatch(line)
-        entry = _entry(line, name)
-        if entry is not None and entry.algorithm == "sha256":
-            file, digest = entry.name.removeprefix("./"), entry.digest
-        elif alone is not None and name.endswith(".sha256"):
-            file, digest = name.removesuffix(".sha256"), alone[1].lower()
-        else:
+    """What a list says of files in its folder. Names that leave it are left alone."""
+    for entry in (_entry(line, name) for line in _lines(folder, name) or ()):
+        if isinstance(entry, Entry) and entry.algorithm == "sha256":
+            file = entry.name.removeprefix("./")
+            if not OUTSIDE.search(file):
+                yield Claim(name, file, entry.digest)
+
+
+def gaps(folder: Folder, covers: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+    """Lists that nothing, or not everything, can be held against, with the reason. `covers`: files that are judged.
+
+    One that is whole and does not name a file says nothing about it, and neither do digests of other algorithms.
+    """
+    named = {claim.file for claim in claims(folder)}
+    stems = {name.rpartition(".")[0] for name in folder.weights}
+    for name in sorted(folder.names):
+        ending = next((ending for ending in (".sha256", RECEIPT) if name.endswith(ending)), "")
+        file = name.removesuffix(ending)
+        if name not in LISTS and not (ending and (covers(file) or file in stems)):
             continue
-        if not OUTSIDE.search(file):
-            yield Claim(name, file, digest)
+        why = _no_receipt(folder, name) if ending == RECEIPT else _spoiled(folder, name, folder.weights <= named)
+        if why:
+            yield name, why
 
 
-def _entry(line: str, name: str) -> Entry | None:
+def _no_receipt(folder: Folder, name: str) -> str:
+    return "" if object_of(folder.opener, name) else "is no JSON object: its digests were held against nothing"
+
+
+def _spoiled(folder: Folder, name: str, all_named: bool) -> str:  # noqa: FBT001
+    """Why a list is of no use; "" when it can be read, but for lines that cannot matter: `all_named` by others."""
+    lines = _lines(folder, name)
+    if lines is None:
+        return "cannot be read as a list of digests: nothing was held against it"
+    entries = [_entry(line, name) for line in lines if line.strip() and not line.startswith("#")]
+    if not any(entries):
+        what = "holds no line of a digest" if entries else "is empty"
+        return f"{what}: nothing was held against it"
+    cut = next((line for line in lines if not _entry(line, name) and _tries(line, folder)), None)
+    if cut is None or all_named:
+        return ""
+    return f"line {lines.index(cut) + 1:,} is no whole line of a digest: what it says was held against nothing"
+
+
+def _tries(line: str, folder: Folder) -> bool:
+    """Whether a line looks like one of a digest: signatures and titles do not."""
+    return DIGITS.match(line) is not None or any(file in line for file in folder.weights)
+
+
+def _lines(folder: Folder, name: str) -> list[str] | None:
+    data = read_whole(folder.opener, name, Faults(strict=False)) if folder.opener.holds(name) else None
+    return None if data is None else data.decode("utf-8", "surrogateescape").splitlines()
+
+
+def _entry(line: str, name: str) -> Entry | Literal["other"] | None:
+    """A line as `checksum` reads it, or a digest alone in NAME.sha256; "other" with an algorithm that is not known."""
+    alone = ALONE.fullmatch(line)
+    if alone is not None and name.endswith(".sha256"):
+        return Entry(name.removesuffix(".sha256"), alone[1].lower())
     try:
         return parse_line(line, name)
     except BrokenFile:
-        return None  # an algorithm of others, which says nothing about a sha256
+        return "other"

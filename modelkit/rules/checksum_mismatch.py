@@ -3,7 +3,8 @@
 SHA256SUMS, NAME.sha256, a receipt of modelkit (*.receipt.json), the name of a blob in a Hugging Face cache (64
 digits: sha256; 40: git's sha1), and files called by their own sha256; in an .npz, the checksum of each array,
 in a PyTorch checkpoint that of each storage, unless torch was told to write none. No network is used. A file that a
-list names and that is not there is a warning.
+list names and that is not there is a warning. A list or receipt that is empty or garbled is a gap:
+`not-fully-checked`.
 
 Why: One flipped bit changes no shape and makes no NaN: only a digest can tell.
 

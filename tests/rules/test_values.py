@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from pathlib import Path
 
@@ -181,3 +182,55 @@ def test_a_flipped_bit_in_an_npz_contradicts_its_own_checksum(tmp_path: Path, ru
         done = run("validate", named, "--level", "full")
         assert done.returncode == 1
         assert "the CRC-32 of 'a' is" in done.stdout
+
+
+WHOLE = "{digest}  a.safetensors\n"
+LISTS = {  # name, content, the reason that is told ("" = the file is clean)
+    "empty": ("a.safetensors.sha256", "", "is empty"),
+    "blank": ("SHA256SUMS", "# of today\n\n", "is empty"),
+    "garbled": ("a.safetensors.sha256", "\x00\x01PK what\n", "holds no line of a digest"),
+    "a web page": ("SHA256SUMS", "<!doctype html>\n<p>404</p>\n", "holds no line of a digest"),
+    "in UTF-16": ("a.safetensors.sha256", WHOLE, "holds no line of a digest"),
+    "cut within the digest": ("a.safetensors.sha256", "{digest:.40}", "holds no line of a digest"),
+    "cut in its last line": ("SHA256SUMS", "{other}  b.bin\n{digest:.60}", "line 2 is no whole line"),
+    "a typing error": ("SHA256SUMS", "{other}  b.bin\nsha256? {digest}  a.safetensors\n", "line 2 is no whole line"),
+    "by its stem": ("a.sha256", "", "is empty"),
+    "a receipt cut off": ("a.safetensors.receipt.json", '{{"target": ', "is no JSON object"),
+    "whole": ("a.safetensors.sha256", WHOLE, ""),
+    "alone": ("a.safetensors.sha256", "{digest}\n", ""),
+    "of another file": ("SHA256SUMS", "{other}  b.bin\n", ""),
+    "signed": ("SHA256SUMS", "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n" + WHOLE + "-----END-----\n", ""),
+    "signed, of another file": ("SHA256SUMS", "-----BEGIN PGP SIGNED MESSAGE-----\n\n{other}  b.bin\n-----END\n", ""),
+    "another line is cut": ("SHA256SUMS", WHOLE + "{other:.50}\n", ""),
+    "of another algorithm": (
+        "SHA256SUMS",
+        "blake3 (a.safetensors) = 00\nd41d8cd98f00b204e9800998ecf8427e  b.bin\n",
+        "",
+    ),
+    "beside another file": ("b.bin.sha256", "", "only in the folder: is empty"),
+}
+
+
+@pytest.mark.parametrize("case", list(LISTS))
+def test_a_list_of_sums_that_is_of_no_use_is_a_gap(case: str, tmp_path: Path) -> None:
+    name, text, why = LISTS[case]
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(parts.safetensors([("a", "F32", (4, 4), np.arange(16, dtype="<f4").tobytes())]))
+    (tmp_path / "b.bin.txt").write_text("")
+    filled = text.format(digest=hashlib.sha256(path.read_bytes()).hexdigest(), other="ab" * 32)
+    (tmp_path / name).write_bytes(filled.encode("utf-16" if case == "in UTF-16" else "utf-8"))
+    for named in (path, tmp_path):
+        told = why.removeprefix("only in the folder: ") if named == tmp_path or not why.startswith("only") else ""
+        report = validate(Request((str(named),), "full"))
+        gaps = [(one, words) for one, _, words in report.coverage.skipped]
+        assert [one for one, _ in gaps] == ([str(tmp_path / name)] if told else []), gaps
+        assert all(told in words for _, words in gaps) and report.exit_code == (2 if told else 0)
+        assert [one.rule for one in report.findings if one.severity == "error"] == ["not-fully-checked"] * bool(told)
+        assert validate(Request((str(named),))).exit_code == 0  # headers promise no digests
+
+
+def test_a_list_that_cannot_be_opened_is_a_gap(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(parts.safetensors([("a", "F32", (1, 2), bytes([1] * 8))]))
+    (tmp_path / "SHA256SUMS").symlink_to("nowhere")
+    report = validate(Request((str(tmp_path / "a.safetensors"),), "full"))
+    assert report.exit_code == 2 and "cannot be read" in report.coverage.skipped[0][2]

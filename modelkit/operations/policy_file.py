@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from modelkit.errors import BadRequest
+from modelkit.operations.policy_words import refuse_unknown
 from modelkit.operations.sizes import parse_size
 from modelkit.operations.validate_report import SEVERITIES
 from modelkit.rules import RULES, word
@@ -71,9 +72,9 @@ def parse(found: Mapping[str, Any], path: str) -> Policy:
         fail_on=fail_on,
         baseline=os.path.join(os.path.dirname(path), baseline) if baseline else None,
         severities=dict(rules),
-        formats=_words(allowed, "formats", path),
-        encodings=tuple(one.lower() for one in _words(allowed, "encodings", path) or _words(allowed, "dtypes", path)),
-        architectures=_words(allowed, "architectures", path),
+        formats=_names(allowed, "formats", path),
+        encodings=tuple(one.lower() for one in _names(allowed, "encodings", path) or _names(allowed, "dtypes", path)),
+        architectures=_names(allowed, "architectures", path),
         forbid_pickle=forbid_pickle,
         max_file=_size(allowed, "max-file" if "max-file" in allowed else "max-shard", path),
         max_model=_size(allowed, "max-model", path),
@@ -117,6 +118,13 @@ def _words(table: Mapping[str, Any], name: str, path: str) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise BadRequest(f"{path}: {name} must be a list of words")
     return tuple(found)
+
+
+def _names(table: Mapping[str, Any], name: str, path: str) -> tuple[str, ...]:
+    """Words that name what is on a shelf."""
+    found = _words(table, name, path)
+    refuse_unknown(name, found, path)
+    return found
 
 
 def _size(table: Mapping[str, Any], name: str, path: str) -> int | None:

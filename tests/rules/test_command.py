@@ -232,6 +232,15 @@ def test_a_policy_changes_severities_and_ignores_with_a_reason(museum: Path, tmp
         ('[policy]\nmax-file = "big"\n', "policy.max-file: 'big' is no size"),
         ("[validate]\nbaseline = 5\n", "must be the name of a file"),
         ('[[ignore]]\nrule = "leftver-*"\nreason = "a test"\n', "no rule is called so"),
+        ('[policy]\nformats = ["gguf", "safetensor"]\n', "policy.formats: nothing is called 'safetensor'"),
+        ('[policy]\nformats = ["onnx-zip-xx"]\n', "see modelkit list formats"),
+        ('[policy]\nencodings = ["b16"]\n', "did you mean bf16"),
+        ('[policy]\nencodings = ["q4_k_m"]\n', "did you mean q4_k"),
+        ('[policy]\ndtypes = ["fp32x"]\n', "policy.dtypes: nothing is called 'fp32x'"),
+        ('[policy]\nencodings = [""]\n', "nothing is called ''"),
+        ('[policy]\narchitectures = ["LLaMA"]\n', "did you mean llama?"),
+        ('[policy]\narchitectures = ["llama", "Qwen3ForCausalLM"]\n', "did you mean qwen3?"),
+        ('[policy]\narchitectures = [""]\n', "nothing is called ''"),
     ):
         policy.write_text(text)
         done = run("validate", path, "--policy", policy)
@@ -239,6 +248,19 @@ def test_a_policy_changes_severities_and_ignores_with_a_reason(museum: Path, tmp
     policy.write_bytes(b"\xff\xfe\x00")
     done = run("validate", path, "--policy", policy)
     assert done.returncode == 2 and "is no TOML" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_words_that_a_model_can_have_are_taken(tmp_path: Path) -> None:
+    from modelkit.operations import policy_file
+
+    words = {
+        "formats": ["safetensors", "hf_folder", "gguf", "npz", "pytorch", "llama2c"],
+        "encodings": ["BF16", "f8_e4m3", "i32", "bool", "f8_e8m0", "q4_k", "gptq:bits=4,group=128", "modelopt"],
+        "architectures": ["llama", "mistral", "gemma3_text", "gpt2", "mixtral", "phi", "gemma"],  # of no shelf too
+    }
+    policy = policy_file.parse({"policy": words}, "modelkit.toml")
+    assert (policy.formats, policy.architectures) == (tuple(words["formats"]), tuple(words["architectures"]))
+    assert policy.encodings[0] == "bf16"
 
 
 def test_a_pyproject_whose_tables_are_none(museum: Path, tmp_path: Path, run: Run) -> None:

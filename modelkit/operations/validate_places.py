@@ -48,9 +48,7 @@ class Place:
     opener: Opener
     candidates: list[Candidate] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)  # files that are no models at all, or cannot be read
-    main: str | None = (
-        None  # the file that was named: but for its split set, the folder's others are no business of ours
-    )
+    main: str | None = None  # the file that was named: but for its split set, the folder's others do not count
 
     @property
     def once(self) -> tuple[str, frozenset[str]] | None:

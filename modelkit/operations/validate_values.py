@@ -130,7 +130,7 @@ def _stream(
         state.update(piece)
         sums.feed(piece, start)
 
-    buffers = [bytearray(PIECE) for _ in range(BUFFERS)]
+    buffers = [bytearray(min(PIECE, source.size)) for _ in range(BUFFERS)]
     parts, first = work.parts.get(source.name, []), 0
     for number, start in enumerate(range(0, source.size, PIECE)):
         buffer = buffers[number % BUFFERS]

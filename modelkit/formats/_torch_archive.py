@@ -34,7 +34,7 @@ def read(source: Source, faults: Faults) -> Model | None:
     for member in members:
         if "/data/" in member.name and main and not member.name.endswith(NAMED):
             continue  # a storage: raw elements, which nobody unpickles
-        followed = _follow(source, member, left, faults, listed)
+        followed = _follow(source, member, left, faults, listed=listed)
         if followed is not None:
             left -= followed.steps
             found = followed if main and member is main[0] else found
@@ -56,7 +56,7 @@ def read(source: Source, faults: Faults) -> Model | None:
     return _torch_tensors.model(source.name, records(found.value), stored, faults)
 
 
-def _follow(source: Source, member: Member, steps: int, faults: Faults, listed: bool) -> Walk | None:  # noqa: FBT001
+def _follow(source: Source, member: Member, steps: int, faults: Faults, *, listed: bool) -> Walk | None:
     """Walk a member that is a pickle, or might be one; None for one that is not. `listed`: it has a checksum."""
     data = _start(source, member)
     marked = data[:1] == b"\x80" and data[1:2] in PICKLES

@@ -40,17 +40,18 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle as it lies there. `faults`: of MANIFEST.json; `strangers`: volumes that do not belong, and why.
-
-    `partial`: the last medium is not here; the manifest names only the data volumes that are.
-    """
+    """A bundle as it lies there. `faults`: of MANIFEST.json; `strangers`: volumes that do not belong, and why."""
 
     path: Path
     manifest: Manifest
     volumes: tuple[Located, ...]
     faults: tuple[str, ...]
     strangers: Mapping[str, str]
-    partial: bool = False
+
+    @property
+    def partial(self) -> bool:
+        """Whether the last medium is not here: the manifest then names only the data volumes that are."""
+        return not self.manifest.documents
 
     @property
     def present(self) -> tuple[Located, ...]:
@@ -80,7 +81,7 @@ def open_bundle(path: str, *, media: bool = False, partial: bool = False) -> Bun
     known = {volume.name for volume in manifest.volumes}
     strangers |= {name: absence(folder / name) for name, plain in entries.items() if not plain and name not in known}
     strangers = {name: why for name, why in strangers.items() if NAME.fullmatch(name)}
-    return Bundle(folder, manifest, volumes, tuple(faults), strangers, partial=not manifest.documents)
+    return Bundle(folder, manifest, volumes, tuple(faults), strangers)
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -155,7 +155,7 @@ def of_few_engines(ways: Iterable[Assignment]) -> Iterator[str]:
 
     Source: the schemes of vLLM and SGLang (codes of 4 and 8 bits), and their Triton kernel of FP8 blocks (powers of 2).
     """
-    grids = (grid_of(way.target.encoding) for way in ways if not way.copies)
+    grids = (_grid_of(way.target.encoding) for way in ways if not way.copies)
     found = {(grid.bits, grid.tile, grid.group, grid.number) for grid in grids if grid is not None}
     reads = "compressed-tensors and transformers read them; vLLM and SGLang have kernels for"
     bits = sorted({bits for bits, _, _, number in found if number == "integer" and bits not in ENGINE_BITS})
@@ -174,7 +174,7 @@ def left_floating(ways: Iterable[Assignment]) -> Iterator[str]:
         yield f"{count}: {NO_PLACE}, which '{odd[0]}' is not"
 
 
-def grid_of(encoding: Encoding) -> Grid | None:
+def _grid_of(encoding: Encoding) -> Grid | None:
     """What an encoding of compressed-tensors can express; None for any other."""
     source = grouped(encoding)
     return source.grid if source is not None and layout_of(encoding) == "compressed_tensors" else None

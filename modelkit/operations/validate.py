@@ -79,13 +79,12 @@ class _Run:
         finding = Finding(file, f"{count:,} more that are not listed")
         self.found.append(Found(place.shown(file), rule, finding, finding.severity or severity, count))
 
-    def counts(self, place: Place, file: str) -> bool:
-        """Whether a file is counted already: a shard that is damaged is judged by itself, then with its set."""
+    def count(self, place: Place, file: str) -> bool:
+        """Count a file; False where it is counted already: a damaged shard is judged by itself, then with its set."""
         shown = place.shown(file)
-        if place.main is None or shown not in self.counted:
-            self.counted.add(shown)
-            return False
-        return True
+        new = place.main is None or shown not in self.counted
+        self.counted.add(shown)
+        return new
 
     def gap(self, place: Place, file: str, why: str) -> None:
         """Something was not checked."""
@@ -153,7 +152,7 @@ def _judge(run: _Run, place: Place) -> None:
     for fault in place.faults:
         _fault(run, place, fault)
     folder = replace(place.folder, policy=run.request.policy)
-    judged = {file for file in folder.weights | {fault.file for fault in place.faults} if not run.counts(place, file)}
+    judged = {file for file in folder.weights | {fault.file for fault in place.faults} if run.count(place, file)}
     run.coverage.bytes_total += sum(item.size for item in folder.items if item.name in folder.weights & judged)
     run.coverage.files += len(judged)
     run.coverage.paths += [place.shown(file) for file in sorted(judged)]

@@ -93,7 +93,8 @@ def gaps(folder: Folder, covers: Callable[[str], bool]) -> Iterator[tuple[str, s
         file = name.removesuffix(ending)
         if name not in LISTS and not (ending and (covers(file) or file in stems)):
             continue
-        why = _no_receipt(folder, name) if ending == RECEIPT else _spoiled(folder, name, folder.weights <= named)
+        all_named = folder.weights <= named
+        why = _no_receipt(folder, name) if ending == RECEIPT else _spoiled(folder, name, all_named=all_named)
         if why:
             yield name, why
 
@@ -102,7 +103,7 @@ def _no_receipt(folder: Folder, name: str) -> str:
     return "" if object_of(folder.opener, name) else "is no JSON object: its digests were held against nothing"
 
 
-def _spoiled(folder: Folder, name: str, all_named: bool) -> str:  # noqa: FBT001
+def _spoiled(folder: Folder, name: str, *, all_named: bool) -> str:
     """Why a list is of no use; "" when it can be read, but for lines that cannot matter: `all_named` by others."""
     lines = _lines(folder, name)
     if lines is None:

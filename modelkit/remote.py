@@ -293,6 +293,8 @@ def _host(host: str) -> str:
     """A name in ASCII letters, as it is looked up and as nobody is deceived by it, or an address. Raises ValueError."""
     if not host:
         return ""
+    if ":" in host and "%" in host:
+        raise ValueError("an address with a zone ('%...') means another place on every machine")
     with suppress(ValueError):
         return str(ipaddress.ip_address(host))
     plain = host.encode("idna").decode()

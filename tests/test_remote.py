@@ -383,6 +383,8 @@ def test_a_redirect_is_followed_once(server: Server, tmp_path: Path) -> None:
         ("https://[fe80::1%25a b]/c", "white space"),
         ("https://@example.com/a", "with a name or password"),
         (f"https://{'a' * 70}.com/a", "is no URL"),
+        ("https://[fe80::1%eth0]/a", "with a zone"),
+        ("http://[::1%e\udcb6\udc97]/a", "with a zone"),
     ],
 )
 def test_other_urls_are_refused_as_a_wrong_call(url: str, words: str, run: Run) -> None:

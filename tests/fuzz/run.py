@@ -1,8 +1,9 @@
 """Fuzz one parser, guided by coverage where atheris installs, by chance alone elsewhere.
 
-    python tests/fuzz/run.py TARGET [--seconds 60] [--runs 0] [--corpus DIR]
+    python tests/fuzz/run.py TARGET [--seconds 60] [--runs 0] [--seed 0] [--corpus DIR]
 
 pip install atheris    for guidance; it has wheels for CPython on Linux. A crash leaves its input in crash-*.
+--seed N (and PYTHONHASHSEED) tries nearly the same inputs again; without it every run tries others.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def inputs(name: str) -> Iterator[bytes]:
         yield from seeds(name, Path(folder) / "museum")
 
 
-def guided(name: str, seconds: int, runs: int, corpus: str | None) -> None:
+def guided(name: str, seconds: int, runs: int, seed: int, corpus: str | None) -> None:
     """atheris: it looks which branches an input reaches and keeps those that reach new ones. Does not return."""
     import atheris
 
@@ -69,7 +70,7 @@ def guided(name: str, seconds: int, runs: int, corpus: str | None) -> None:
     for number, data in enumerate(inputs(name)):
         (folder / f"seed-{number}").write_bytes(data)
     options = [f"-max_total_time={seconds}", f"-timeout={SECONDS_EACH}", "-rss_limit_mb=1024", "-max_len=100000"]
-    options += [f"-runs={runs}"] if runs else []
+    options += [f"-seed={seed}", "-reload=0", *([f"-runs={runs}"] if runs else [])]
     atheris.Setup([sys.argv[0], *options, str(folder)], TARGETS[name])
     atheris.Fuzz()
 
@@ -79,14 +80,16 @@ def main() -> None:
     ask.add_argument("target")
     ask.add_argument("--seconds", type=int, default=60)
     ask.add_argument("--runs", type=int, default=0)
+    ask.add_argument("--seed", type=int, default=0)
     ask.add_argument("--corpus")
     options = ask.parse_args()
     if find_spec("atheris") is not None:
-        guided(options.target, options.seconds, options.runs, options.corpus)
+        guided(options.target, options.seconds, options.runs, options.seed, options.corpus)
     from targets import TARGETS
 
     print("atheris is not installed: inputs are found by chance alone")
-    count = by_chance(TARGETS[options.target], list(inputs(options.target)), options.seconds, options.runs or 10**9)
+    known, most = list(inputs(options.target)), options.runs or 10**9
+    count = by_chance(TARGETS[options.target], known, options.seconds, most, options.seed or random.randrange(2**32))
     print(f"{count:,} inputs")
 
 

@@ -52,7 +52,7 @@ def _written(target: str) -> Iterator[bytes]:
         yield struct.pack("<i", 4) + b"".join(struct.pack("<fi2s", -n, 2, b"a%d" % (n % 10)) for n in range(32))
     elif target == "url":
         yield from (b"https://a.b/c?d#e", b"http://127.0.0.1:80/%20", b"https://[::1]/a", "https://ä.b/ü".encode())
-
+        yield from (b"http://[fe80::1%eth0]:8/a", b"https://user:word@a.b/c", b"HTTPS://a.b:443", b"file:///a")
     elif target == "quantised":
         yield from _quantised()
     else:

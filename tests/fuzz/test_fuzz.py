@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,6 +44,8 @@ def test_seeds_and_chance_mutations(name: str, museum: Path) -> None:
 def test_a_guided_run(name: str, tmp_path: Path) -> None:
     # a shell between: a child's high-water mark of memory begins with its parent's, and libFuzzer would go by it
     command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, str(ROOT / "tests" / "fuzz" / "run.py"), name]
-    command += ["--seconds", "10", "--corpus", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    # the same chance every time, so that what stops a change is mostly that change; run.py itself takes another
+    command += ["--seconds", "60", "--runs", "20000", "--seed", "1", "--corpus", str(tmp_path)]
+    same = {**os.environ, "PYTHONHASHSEED": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=same)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -227,6 +227,15 @@ def test_tensor_lines_are_those_of_the_stored_bytes(tmp_path: Path, run: Run) ->
     )
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_tensors_of_any_name_are_found_again(options: list[str], tmp_path: Path, run: Run) -> None:
+    save_file({"a\0b": np.ones(3, np.float32), "c\x1b\n": np.ones(2, np.float32)}, tmp_path / "a.safetensors")
+    written = run("checksum", "--tensors", *options, "a.safetensors", cwd=tmp_path)
+    (tmp_path / "list").write_text(written.stdout)
+    done = run("checksum", "--check", "list", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.count(": OK") == 2, done.stderr
+
+
 def test_tensors_of_a_folder_and_of_a_split_set_carry_their_files(stories: Path, tmp_path: Path, run: Run) -> None:
     run("shard", stories, f"{tmp_path}/hf/", "--max-size", "1MB", "-q")
     convert(Request(str(stories), str(tmp_path / "a.gguf")))
@@ -344,6 +353,7 @@ def test_paths_that_the_user_names_may_be_absolute(folder: Path, run: Run, monke
         (b'{"files": [{"path": "a", "digest": "00", "algorithm": "crc"}]}', "has the algorithm 'crc'"),
         (b'{"models": [{"path": "a", "digest": "%064d", "algorithm": "sha256"}]}' % 0, "is a model with"),
         (b'[{"path": "a", "oid": 5}]', "has the digest 5"),
+        (b'{"files": [{"path": "a\\u0000b", "digest": "%064d", "algorithm": "sha256"}]}' % 0, "a name is 'a"),
     ],
 )  # fmt: skip
 def test_hostile_lists_are_refused(data: bytes, words: str, tmp_path: Path, run: Run) -> None:

@@ -147,7 +147,7 @@ def _from_hub(item: Any, key: str, path: str) -> Iterator[Entry]:
 
 def _entry(name: Any, digest: Any, algorithm: Any, kind: Kind, size: Any, path: str) -> Entry:
     wrong = None
-    if not isinstance(name, str) or not name or "\x00" in name:
+    if not isinstance(name, str) or not name or ("\x00" in name and kind != "tensor"):
         wrong = f"a name is {name!r}"
     elif algorithm not in ALGORITHMS:
         wrong = f"'{name}' has the algorithm {algorithm!r}"

@@ -11,10 +11,10 @@ from modelkit.lazy import np
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array
 
-SLAB = 63 << 10
+SLAB = 127 << 10
 """Values worked on at once: the temporaries of a slab stay in the processor's cache.
 
-63, not 64: arrays whose rows lie a power of two apart fall on each other in the cache when transposed.
+127, not 128: arrays whose rows lie a power of two apart fall on each other in the cache when transposed.
 """
 
 

@@ -49,7 +49,7 @@ def _blocks(x: F32, scale: F32, scales: Array, searched: Array) -> Array:
     d = f16_bytes(scale)
     rounded = f16_field(d, 0) * (scales.astype(np.int8) - np.int8(32))  # (block, sub-block)
     codes = rows_of(signed_requantised(x, rounded.reshape(-1), 4, searched))
-    third = np.packbits((codes >> 2).reshape(-1, 8, 32)[:, ::-1], axis=1)[:, 0]  # bit b is of value 32 b + l
+    third = np.bitwise_or.reduce((codes >> 2).reshape(-1, 8, 32) << np.arange(8, dtype=np.uint8)[:, None], axis=1)
     low = (scales[:, :8] & 15) | (scales[:, 8:] << 4)
     top = scales.reshape(-1, 4, 4) >> 4
     high = top[:, 0] | (top[:, 1] << 2) | (top[:, 2] << 4) | (top[:, 3] << 6)

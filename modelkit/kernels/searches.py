@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAGIC = 12_582_912.0  # 1.5 * 2^23: added to a float below 2^22 it leaves the nearest integer in the mantissa
 EXACT = 4_194_304.0  # 2^22, where that ends
+ROUNDS = 5  # in which single codes may still move
 TINY = 1e-15  # a sub-block whose largest magnitude is smaller counts as zero
 
 
@@ -45,16 +46,19 @@ def nearest(x: F32) -> Array:
 
 def total(x: F32) -> F32:
     """The sum of each column, one value after the other from 0 on: never -0, as where ggml's loop begins with 0."""
-    summed: F32 = summed_from_first(x) + np.float32(0)
-    return summed
+    return _summed(x, 0.0)
 
 
 def summed_from_first(x: F32) -> F32:
     """The sum of each column, where ggml's loop begins with the first value: -0 when all are."""
+    return _summed(x, -0.0)  # changes no value that is added to it
+
+
+def _summed(x: F32, first: float) -> F32:
     if x.shape[1] == 1:  # numpy sums what lies in one run in pairs: a lone column, or columns that are contiguous
-        summed: F32 = np.add.accumulate(x, axis=0)[-1]
-    else:  # numpy begins with +0 unless told otherwise; -0 changes no value that is added to it
-        summed = np.add.reduce(np.ascontiguousarray(x), axis=0, initial=np.float32(-0.0))
+        summed: F32 = np.add.accumulate(x, axis=0)[-1] + np.float32(first)
+    else:
+        summed = np.add.reduce(np.ascontiguousarray(x), axis=0, initial=np.float32(first))
     return summed
 
 
@@ -69,10 +73,12 @@ def lowest(values: F32) -> F32:
 
 def largest_magnitude(x: F32) -> tuple[F32, F32]:
     """Of each column the largest magnitude, and the first value that has it, with its sign."""
-    sizes = np.abs(x)
-    first = sizes.argmax(axis=0)
-    columns = np.arange(x.shape[1])
-    return sizes[first, columns], x[first, columns]
+    high, low = x.max(axis=0), x.min(axis=0)
+    largest = np.where(high > -low, high, low)
+    both = np.flatnonzero(high == -low)
+    if len(both):
+        largest[both] = x[np.abs(x[:, both]).argmax(axis=0), both]
+    return np.abs(largest), largest
 
 
 def scale_and_minimum(
@@ -163,9 +169,8 @@ def signed_scale(x: F32, weights: F32, half: int) -> SignedFit:
     work, other = np.empty_like(x), np.empty_like(x)
 
     def sums(inverse: F32) -> tuple[F32, F32]:
-        np.multiply(x, inverse, out=work)
-        np.add(work, f32(MAGIC), out=work)
-        np.subtract(work, f32(MAGIC), out=work)
+        np.multiply(x, inverse, out=work)  # at most half + 0.9, or NaN in a column of zeros, which is dead below
+        np.rint(work, out=work)
         np.clip(work, f32(-half), f32(half - 1), out=work)
         along = total(np.multiply(weighted, work, out=other))
         np.multiply(weights, work, out=other)
@@ -178,39 +183,84 @@ def signed_scale(x: F32, weights: F32, half: int) -> SignedFit:
     for trial in (*range(-9, 0), *range(1, 10)):
         inverse = -(f32(half) + f32(0.1) * f32(trial)) / largest
         sum_lx, sum_l2 = sums(inverse)
-        better = (sum_l2 > 0) & (sum_lx * sum_lx > best * sum_l2)
-        this_scale = sum_lx / sum_l2
-        scale = np.where(better, this_scale, scale)
-        best = np.where(better, this_scale * sum_lx, best)
-        best_inverse = np.where(better, inverse, best_inverse)
+        better = np.flatnonzero((sum_l2 > 0) & (sum_lx * sum_lx > best * sum_l2))
+        scale[better] = sum_lx[better] / sum_l2[better]
+        best[better] = scale[better] * sum_lx[better]
+        best_inverse[better] = inverse[better]
     dead = size < f32(TINY)
     return SignedFit(np.where(dead, f32(0), scale), np.where(dead, f32(0), best_inverse), half)
 
 
 def refined_scale(x: F32, half: int) -> tuple[F32, Array]:
-    """The scale through zero and int32 codes 0..2 half - 1: up to five rounds in which each code may move in turn.
+    """The scale through zero and uint8 codes 0..2 half - 1: up to five rounds in which each code may move in turn.
 
-    Weights are x^2. A round that moves nothing would be the last; going on changes nothing then.
+    Weights are x^2. Most codes stay: instead of one value after the other, all that would move by the sums as they
+    are now are looked for at once, and of each column the first one whose turn comes moves.
     """
     f32 = np.float32
     size, largest = largest_magnitude(x)
-    codes = nearest((f32(-half) / largest) * x).clip(-half, half - 1).astype(np.float32)
     weights = x * x
     weighted = weights * x
-    sum_lx, sum_l2 = total(weighted * codes), total(weights * codes * codes)
-    for _ in range(5):
-        for at in range(len(x)):
-            w, wx, code = weights[at], weighted[at], codes[at]
-            along, square = sum_lx - wx * code, sum_l2 - w * code * code
-            moved = nearest(x[at] * square / along).clip(-half, half - 1).astype(np.float32)
-            new_along, new_square = along + wx * moved, square + w * moved * moved
-            better = (along > 0) & (moved != code) & (new_square > 0)
-            better &= new_along * new_along * sum_l2 > sum_lx * sum_lx * new_square
-            codes[at] = np.where(better, moved, code)
-            sum_lx, sum_l2 = np.where(better, new_along, sum_lx), np.where(better, new_square, sum_l2)
+    codes = x * (f32(-half) / largest)  # at most half, or NaN in a column of zeros, which is dead below
+    np.clip(np.rint(codes, out=codes), f32(-half), f32(half - 1), out=codes)
+    work = weighted * codes
+    sum_lx = total(work)
+    sum_l2 = total(np.multiply(np.multiply(weights, codes, out=work), codes, out=work))
+    state = (x, weights, weighted, codes, sum_lx, sum_l2)
+    active = np.arange(x.shape[1])
+    turn = np.zeros(x.shape[1], np.intp)  # whose it is: five rounds of len(x), counted through
+    while len(active):
+        some = state if len(active) == x.shape[1] else tuple(values[..., active] for values in state)
+        moves = _moves(half, *some)
+        wait = (moves.row - turn[active[moves.column]]) % len(x)
+        last_turn_first = np.argsort(-wait, kind="stable")
+        first = np.full(len(active), -1)
+        first[moves.column[last_turn_first]] = last_turn_first  # of several of one column the last one stays
+        first = first[first >= 0]
+        first = first[turn[active[moves.column[first]]] + wait[first] < ROUNDS * len(x)]
+        active = active[moves.column[first]]
+        turn[active] += wait[first] + 1
+        codes[moves.row[first], active] = moves.code[first]
+        sum_lx[active], sum_l2[active] = moves.sum_lx[first], moves.sum_l2[first]
     dead = size < f32(TINY)
     scale = np.where((sum_l2 > 0) & ~dead, sum_lx / sum_l2, f32(0))
-    return scale, np.where(dead, 0, codes.astype(np.int32) + half)
+    codes += f32(half)
+    codes[:, dead] = 0
+    return scale, codes.astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    """Codes that would lessen the error, each alone; arrays of one length, one row of them after the other."""
+
+    row: Array
+    column: Array
+    code: F32
+    sum_lx: F32
+    sum_l2: F32
+
+
+def _moves(half: int, x: F32, weights: F32, weighted: F32, codes: F32, sum_lx: F32, sum_l2: F32) -> _Moves:
+    """What the sums of each column, and the new ones, say of the code that fits what the others leave to a value."""
+    along = weighted * codes
+    np.subtract(sum_lx, along, out=along)
+    square = weights * codes
+    np.subtract(sum_l2, np.multiply(square, codes, out=square), out=square)
+    found = x * square
+    np.divide(found, along, out=found)
+    if np.abs(found).max() < EXACT:
+        np.rint(found, out=found)
+    else:  # NaN too
+        found = nearest(found).astype(np.float32)
+    np.clip(found, np.float32(-half), np.float32(half - 1), out=found)
+    at = np.flatnonzero(found != codes)
+    at = at[along.ravel()[at] > 0]
+    row, column = np.divmod(at, x.shape[1])
+    code, now_lx, now_l2 = found.ravel()[at], sum_lx[column], sum_l2[column]
+    new_lx = along.ravel()[at] + weighted.ravel()[at] * code
+    new_l2 = square.ravel()[at] + weights.ravel()[at] * code * code
+    better = (new_l2 > 0) & (new_lx * new_lx * now_l2 > now_lx * now_lx * new_l2)
+    return _Moves(row[better], column[better], code[better], new_lx[better], new_l2[better])
 
 
 def positive_scale(x: F32, weights: F32, levels: int) -> tuple[F32, Array]:

@@ -11,12 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads than free cores make products many times slower
 
 from samples import DATA, STORIES, Run
 
 from modelkit import kernels
+
+# no example is judged by the clock; CI (the variable) tries the same examples every time, other runs try new ones
+settings.register_profile(
+    "modelkit", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+)
+settings.load_profile("modelkit")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -371,7 +371,7 @@ def words(patterns: list[object], text: str) -> list[str]:
 def test_text_is_cut_as_the_library_cuts_it(name: str, cutters: dict[str, tuple[object, list[object]]]) -> None:
     cutter, patterns = cutters[name]
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.text(OLD, max_size=30))
     def random_texts(text: str) -> None:
         if all(unicodedata.category(letter) != "Cn" for letter in text):
@@ -540,7 +540,7 @@ def header(folders: dict[str, Path]) -> bytes:
     return (folders["pure:q4_0"] / "model.gguf").read_bytes()
 
 
-@settings(max_examples=400, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.tuples(st.floats(0, 0.999), st.binary(min_size=1, max_size=9)), min_size=1, max_size=4))
 def test_damaged_files_are_refused_or_read(changes: list[tuple[float, bytes]], header: bytes) -> None:
     data = bytearray(header[:40_000])

@@ -245,7 +245,7 @@ def test_everything_beside_the_weights_is_carried_but_other_weights(stories: Pat
 # -- sizes
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.text("abé\"\\ .", min_size=1, max_size=12), st.integers(1, 4000)), min_size=1, max_size=40),
     st.integers(300, 40_000),

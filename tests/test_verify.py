@@ -179,7 +179,7 @@ def test_the_tail_is_shown_from_ten_thousand_positions_only() -> None:
     assert fake([0.1] * 10_000).kl_tail == pytest.approx(0.1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 30), min_size=1, max_size=6), st.floats(0, 30))
 def test_streamed_blocks_give_what_whole_logits_give(seed: int, blocks: list[int], spread: float) -> None:
     rng = np.random.default_rng(seed)

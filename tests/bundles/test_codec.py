@@ -59,7 +59,7 @@ def test_rotation_is_that_of_the_format() -> None:
 
 @pytest.mark.parametrize("coding", ["zstd", "deflate", "raw"])
 @pytest.mark.parametrize("manner", MANNERS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.one_of(st.binary(max_size=5000), st.integers(0, 3000).map(bytes)))
 def test_codes_and_decodes(coding: str, manner: str, data: bytes) -> None:
     plane = np.frombuffer(data, np.uint8)
@@ -159,7 +159,7 @@ def test_tables_that_lie(entries: list[Entry], pieces: int, room: int) -> None:
         list(read_table(table(entries), pieces, room, TRANSFORMS, [300, 300], "x"))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.binary(max_size=200), pieces=st.integers(0, 5))
 def test_any_bytes_as_a_table(data: bytes, pieces: int) -> None:
     try:
@@ -271,7 +271,7 @@ def test_no_manifest_at_all(data: bytes) -> None:
         read_manifest(data, "x")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(place=st.integers(0, len(MANIFEST.pack()) - 1), bit=st.integers(0, 7))
 def test_a_flipped_bit_of_the_manifest_is_seen(place: int, bit: int) -> None:
     data = bytearray(MANIFEST.pack())

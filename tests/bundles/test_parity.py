@@ -122,7 +122,7 @@ def test_every_square_part_of_two_rows_can_be_inverted() -> None:
         assert len(set(quotients)) == len(quotients)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(1, 12), st.integers(1, 5), st.integers(1, 20), st.integers(1, 40), st.integers(0, 2**32 - 1), st.data()
 )
@@ -139,7 +139,7 @@ def test_any_losses_up_to_the_parity_come_back(
     assert all(np.array_equal(back[number], whole[number]) for number in wanted)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**32 - 1))
 def test_parity_is_the_arithmetic_of_the_field(data: int, parity: int, parts: int, seed: int) -> None:
     stripes = volumes(data, 8 * parts, seed)

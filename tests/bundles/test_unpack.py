@@ -79,7 +79,7 @@ def test_a_number_of_the_signature_has_one_encoding() -> None:
         assert unpack.two_numbers(b"\x30" + bytes([len(body)]) + body) == (r, s)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 12), st.data())
 def test_parity_is_that_of_numpy(data: int, count: int, columns: int, draw: st.DataObject) -> None:
     rows = parity.matrix(count, columns)
@@ -91,7 +91,6 @@ def test_parity_is_that_of_numpy(data: int, count: int, columns: int, draw: st.D
     )
 
 
-@settings(deadline=None)
 @given(st.sampled_from([(16, 2), (32, 4), (64, 8)]), st.integers(1, 40), st.data())
 def test_words_are_rotated_back(kind: tuple[int, int], count: int, draw: st.DataObject) -> None:
     word, size = kind
@@ -104,7 +103,6 @@ def test_words_are_rotated_back(kind: tuple[int, int], count: int, draw: st.Data
     assert unpack.decoded(made, planes, b"", nothing) == data
 
 
-@settings(deadline=None)
 @given(st.sampled_from([8, 16, 32]), st.integers(1, 40), st.data())
 def test_differences_are_undone(bits: int, count: int, draw: st.DataObject) -> None:
     """The format page's formulas on Python's own integers."""
@@ -130,7 +128,6 @@ def test_an_unchanged_piece_is_its_base() -> None:
     assert unpack.decoded(made, b"", base, nothing) == base
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.integers(1, 30), st.integers(0, 2**32))
 def test_fields_of_blocks_are_put_together(fields: list[int], count: int, seed: int) -> None:
     data = random.Random(seed).randbytes(sum(fields) * count)

@@ -47,7 +47,7 @@ def test_codes_have_the_values_of_the_blocks_and_their_bytes(name) -> None:
 
 @pytest.mark.parametrize("name", BLOCKS)
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_bytes_come_back(name, seed, rows) -> None:
     """Scales and minima of any finite f16, codes of all bits."""
     encoding, shape = ENCODINGS[name], (rows, 64)

@@ -135,7 +135,7 @@ def test_the_rule_of_mlx_has_a_code_for_zero() -> None:
     assert (codes.scales < 0).any()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 8), st.sampled_from(OFFSETS), st.sampled_from(["F16", "BF16", "F32"]),
     st.sampled_from(["rtn", "mse"]), st.integers(0, 99),

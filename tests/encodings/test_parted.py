@@ -38,7 +38,7 @@ WRITTEN = (
     "compressed-tensors:format=mxfp8-quantized",
 )
 SHAPES = ((37, 128), (64, 256), (1, 128))
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=40)
 
 
 def weights(shape, seed=0):

@@ -19,7 +19,7 @@ STEPS = {"q4_0": 1, "q5_0": 1}  # the largest error in steps: the positive end h
 
 finite = st.floats(width=32, min_value=-(2.0**126), max_value=2.0**126)
 modest = st.floats(width=32, min_value=-8192, max_value=8192)
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=60)
 
 
 def again(encoding, values: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ def made(grid: Grid, seed: int = 0) -> Codes:
     return Codes(grid, codes, scales, None, rounded(-zeros.astype(np.float64) * scales, grid.scale, "bias"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(["middle", "integer", "float"]), st.sampled_from(["middle", "integer", "float"]),
     st.integers(2, 8), st.integers(0, 4), st.sampled_from([32, 64]),
@@ -58,7 +58,7 @@ def test_what_headers_promise_holds(
         assert apart.max() <= 2.0**-7 * size
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.sampled_from(["middle", "integer", "float"]), st.sampled_from(["middle", "integer", "float"]),
     st.integers(2, 8), st.sampled_from(["F16", "BF16", "F32"]), st.sampled_from(["F16", "BF16", "F32"]),

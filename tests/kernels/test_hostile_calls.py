@@ -243,7 +243,7 @@ def test_it_stays_within_what_it_was_given(extension: Any, name: str, build: str
         pytest.skip(str(error))
 
     @given(st.data())
-    @settings(max_examples=60, deadline=None, database=None)
+    @settings(max_examples=60, database=None)
     def call(data: st.DataObject) -> None:
         arguments = CALLS[name](data.draw)
         for place in data.draw(st.lists(st.integers(0, len(arguments) - 1), max_size=3)):

@@ -19,7 +19,7 @@ from modelkit.errors import BadValue
 from modelkit.kernels import arrays as loops
 from modelkit.kernels import groups
 
-few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 numbers = st.floats(width=32, min_value=-(2.0**33), max_value=2.0**33)
 modest = st.floats(width=32, min_value=-8, max_value=8)
 weights = st.floats(width=32, min_value=0, max_value=2.0**20)

@@ -14,7 +14,7 @@ from modelkit import kernels
 from modelkit.kernels import words
 
 pytestmark = pytest.mark.usefixtures("every_kernel")
-few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 seeds = st.integers(0, 2**32)
 widths = st.integers(1, 8)
 

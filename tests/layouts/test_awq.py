@@ -153,7 +153,7 @@ def test_a_zero_of_gemv_fast_that_is_no_whole_number_is_refused() -> None:
 
 
 @given(words=st.integers(1, 9), groups=st.integers(1, 3), symmetric=st.booleans(), seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_codes_come_back_as_they_were_placed(words, groups, symmetric, seed) -> None:
     rng = np.random.default_rng(seed)
     rows, columns = 8 * words, 40 * groups

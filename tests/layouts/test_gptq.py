@@ -225,7 +225,7 @@ def test_a_map_that_points_outside_is_refused_where_it_is_used() -> None:
     bits=st.sampled_from([2, 3, 4, 8]), groups=st.integers(1, 3), blocks=st.integers(1, 3),
     symmetric=st.booleans(), version=st.sampled_from(["v1", "v2"]), seed=st.integers(0, 2**32 - 1),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_codes_come_back_as_they_were_placed(bits, groups, blocks, symmetric, version, seed) -> None:
     rng = np.random.default_rng(seed)
     rows, columns = 32 * blocks, 64 * groups

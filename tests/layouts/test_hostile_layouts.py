@@ -36,7 +36,7 @@ WEIGHTS = st.fixed_dictionaries(
 ARRAYS = st.dictionaries(st.sampled_from(NAMES), st.tuples(st.sampled_from(DTYPES), SHAPES), max_size=6)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(arrays=ARRAYS, weights=WEIGHTS, seed=st.integers(0, 2**32), rows=SIDES, columns=SIDES)
 def test_whatever_is_stored_is_a_fault_or_decodes(tmp_path, arrays, weights, seed, rows, columns):
     random = np.random.default_rng(seed)
@@ -92,7 +92,7 @@ BASES = (
 SAME_WIDTH = {"I32": "F32", "F16": "BF16", "BF16": "F16", "U8": "I8", "I8": "F8_E4M3", "F8_E4M3": "U8", "F32": "I32"}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     words=st.sampled_from(BASES),
     change=st.sampled_from(["drop", "data", "turn", "shorten", "dtype", "flat"]),

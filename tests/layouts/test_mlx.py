@@ -215,7 +215,7 @@ def test_damage_is_told_with_what_is_wrong(tmp_path, damage, words, told) -> Non
     bits=st.sampled_from([2, 3, 4, 5, 6, 8]), groups=st.integers(1, 3), rows=st.integers(1, 70),
     scale=st.sampled_from(["F16", "BF16", "F32"]), seed=st.integers(0, 2**32 - 1),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_codes_come_back_as_they_were_placed(bits, groups, rows, scale, seed) -> None:
     made, real = stored(bits, scale, (rows, GROUP * groups), seed=seed)
     encoding = Mlx(bits, GROUP, scale)

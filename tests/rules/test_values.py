@@ -99,7 +99,7 @@ def test_the_spread_scale_of_iq1_m() -> None:
     assert (values.nan, values.nan_at) == (1, 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=12), st.sampled_from([1, 2, 4, 8, 34]), st.integers(0, 10**6))
 def test_pieces_may_be_cut_anywhere(cuts: list[int], unit: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

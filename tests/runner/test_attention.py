@@ -31,7 +31,7 @@ def definition(queries: np.ndarray, keys: np.ndarray, values: np.ndarray, rules:
     return out.reshape(batch, tokens, heads * size)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     batch=st.integers(1, 2),
     kv_heads=st.integers(1, 3),

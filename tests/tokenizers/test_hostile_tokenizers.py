@@ -41,7 +41,7 @@ odd = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(odd_texts, inner, max_size=3),
     max_leaves=6,
 )
-easy = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+easy = settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
 
 
 def survives(read):

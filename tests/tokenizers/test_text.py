@@ -128,7 +128,7 @@ def test_tokens_that_are_called_bytes_and_are_none():
     assert Text(vocabulary).decode(range(4)) == "byte<0xGG>A<0x0a>"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ids=st.lists(st.integers(0, 40000), max_size=12), special=st.booleans())
 @pytest.mark.parametrize("name", ["llama-spm", "llama-bpe"])
 def test_pieces_add_up_to_the_whole(name, ids, special, texts):
@@ -174,7 +174,7 @@ typed = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(sample=typed)
 def test_tokenizer_bin_as_llama2c_reads_it(sample, stories_text):
     ids = stories_text.encode(sample)
@@ -182,7 +182,7 @@ def test_tokenizer_bin_as_llama2c_reads_it(sample, stories_text):
     assert stories_text.decode(ids) == run_c_decode(stories_text.vocabulary, ids) == sample
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(ids=st.lists(st.integers(3, 511), max_size=12))
 def test_any_ids_decode_as_llama2c_prints_them(ids, stories_text):
     assert stories_text.decode([1, *ids]) == run_c_decode(stories_text.vocabulary, [1, *ids])

@@ -125,6 +125,10 @@ GGUFS: dict[str, tuple[Callable[[], list[bytes]], str, str]] = {
         lambda: parts.pairs(llama__rope__dimension_count=2**32 - 1),
         "config-shape-mismatch", "llama.rope.dimension_count is 4,294,967,295",
     ),
+    "an alignment of 8 bytes": (
+        lambda: [*without("general.alignment"), parts.pair("general.alignment", 10, (32).to_bytes(8, "little"))],
+        "bad-alignment", "general.alignment is stored as u64",
+    ),
     "another vocabulary": (
         lambda: parts.pairs(llama__vocab_size=2**32 - 1),
         "config-shape-mismatch", "llama.vocab_size is 4,294,967,295, and 'token_embd.weight' has 64 rows",

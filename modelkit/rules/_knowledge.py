@@ -21,8 +21,6 @@ from modelkit.formats._side_files import read_json
 from modelkit.rules._contract import Subject
 
 NUMBERED = re.compile(r".+-\d{5}-of-\d{5}\.(safetensors|gguf|bin)")
-WHOLE = ("model.safetensors", "pytorch_model.bin")
-INDEX = re.compile(r"(model\.safetensors|pytorch_model\.bin)\.index\.json")
 COUNTED = ("block_count", "embedding_length", "feed_forward_length", "attention.head_count", "attention.head_count_kv",
            "attention.key_length", "attention.value_length", "rope.dimension_count")  # fmt: skip
 LARGEST_COUNT = 1 << 24
@@ -148,7 +146,7 @@ def _config(subject: Subject) -> tuple[str, Mapping[str, Any]]:
     if isinstance(embedded, str) and len(embedded) <= LARGEST_CONFIG:
         return subject.name, _object(embedded)
     if (
-        _is_beside_the_model(subject)
+        subject.is_beside
         or subject.name.startswith("adapter_")
         or NUMBERED.fullmatch(subject.name)
         or not subject.opener.holds("config.json")
@@ -156,14 +154,6 @@ def _config(subject: Subject) -> tuple[str, Mapping[str, Any]]:
         return subject.name, {}
     found = read_json(subject.opener, "config.json", Faults(strict=False))
     return "config.json", found if isinstance(found, dict) else {}
-
-
-def _is_beside_the_model(subject: Subject) -> bool:
-    """Whether config.json speaks of other files: not of an optimiser's state, an adapter or another copy."""
-    return subject.name not in WHOLE and any(
-        name in WHOLE or INDEX.fullmatch(name) or (NUMBERED.fullmatch(name) and not name.endswith(".gguf"))
-        for name in subject.opener.names()
-    )
 
 
 def _object(text: str) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 from modelkit.encodings import by_dtype
 from modelkit.encodings._strided import Strided, contiguous
 from modelkit.faults import Faults
-from modelkit.formats import _torch_tensors
+from modelkit.formats import _pickle_report
 from modelkit.formats._contract import Facts, Format
 from modelkit.formats._impostors import is_zip
 from modelkit.formats._npy_header import MAGIC, Array, parse
@@ -154,7 +154,7 @@ def _compressed(source: Source, member: Member, faults: Faults) -> None:
 
 
 def _pickled(source: Source, name: str, data: bytes, start: int, faults: Faults) -> None:
-    _torch_tensors.report(walk(data), source.name, name, start, faults)
+    _pickle_report.report(walk(data), source.name, name, start, faults)
     message = f"'{name}' is an array of objects: it is a pickle, and not read"
     faults.add("not-fully-checked", source.name, message, SAVE, tensor=name)
 

@@ -178,3 +178,45 @@ def test_two_data_pkl_leave_open_which_one_is_the_model(tmp_path: Path) -> None:
     state = parts.state([])
     report = judged(tmp_path / "a.pt", parts.archive({"a/data.pkl": state, "b/data.pkl": state}))
     assert rules(report) == {"zip-inconsistent"}
+
+
+APPENDED = {
+    "a pickle": pickle.dumps({"a": 1}),
+    "safetensors": parts.safetensors(ONE),
+    "gguf": parts.gguf(),
+    "an old checkpoint": parts.legacy(ONE),
+}
+
+
+@pytest.mark.parametrize("what", list(APPENDED))
+@pytest.mark.parametrize("counted", ["from its own beginning", "from that of the file"])
+def test_an_archive_behind_another_format_is_looked_into(what: str, counted: str, tmp_path: Path) -> None:
+    before = APPENDED[what]
+    for payload, severity in ((PAYLOAD, "error"), (pickle.dumps([1]), "warning")):
+        out = io.BytesIO(before)
+        with zipfile.ZipFile(out, "a" if counted == "from that of the file" else "w") as file:
+            file.writestr("x/data.pkl", payload)
+        data = out.getvalue() if counted == "from that of the file" else before + out.getvalue()
+        report = judged(tmp_path / "a.bin", data)
+        found = [one for one in report.findings if one.rule == "polyglot-file"]
+        assert [one.severity for one in found] == [severity], report.findings
+        assert ("calls os.system" in found[0].message) == (severity == "error")
+        assert report.exit_code == 1 or severity == "warning"
+
+
+@pytest.mark.parametrize("what", list(APPENDED))
+def test_a_pickle_behind_another_format_is_followed(what: str, tmp_path: Path) -> None:
+    filler = bytes(32) if what == "gguf" else b""
+    report = judged(tmp_path / "a.bin", APPENDED[what] + filler + PAYLOAD)
+    errors = {one.rule for one in report.findings if one.severity == "error"}
+    assert errors & {"pickle-code", "polyglot-file"} and report.exit_code == 1
+    harmless = judged(tmp_path / "b.bin", APPENDED[what] + filler + b"cat\ndog\n")
+    assert not rules(harmless) & {"pickle-code", "polyglot-file"} and "trailing-bytes" in rules(harmless)
+
+
+def test_every_pickle_of_a_row_is_followed(tmp_path: Path) -> None:
+    row = pickle.dumps(1) * 3
+    assert rules(judged(tmp_path / "a.pkl", row)) == {"trailing-bytes", "no-tensors"}
+    assert "pickle-code" in rules(judged(tmp_path / "b.pkl", row + PAYLOAD))
+    report = judged(tmp_path / "c.pkl", row * 30 + PAYLOAD)
+    assert "not-fully-checked" in rules(report) and report.exit_code == 2

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 from modelkit.faults import Faults, Severity
-from modelkit.formats._pickle_walk import Walk, walk
+from modelkit.formats._pickle_walk import MOST_STEPS, Walk, walk
 
 DO_NOT = "do not load it; ask for safetensors"
+MOST_STREAMS = 16  # one after the other in what follows
 NAME = re.compile(r"[^\W\d][\w.]*|extension \d+ of copyreg|a computed (?:name|callable)")
 
 
@@ -26,15 +27,28 @@ def report(walk: Walk, file: str, member: str, start: int, faults: Faults) -> No
 
 def report_rest(
     rest: bytes, file: str, member: str, start: int, faults: Faults, after: str = "follow the pickle",
-    severity: Severity = "warning",
+    severity: Severity = "warning", size: int = 0,
 ) -> None:  # fmt: skip
-    """What follows STOP is followed too: a second stream would run when the file is read twice."""
-    followed = walk(rest)
-    if followed.calls or (not followed.broken and followed.end):
-        report(followed, file, member, start, faults)
-    named = f"{member}: " if member else ""
-    message = f"{named}{len(rest):,} bytes {after}"
-    faults.add("trailing-bytes", file, message, "they may hide data", offset=start, severity=severity)
+    """What follows STOP is followed too, stream by stream: a second one would run when the file is read twice.
+
+    `size`: bytes that follow, where `rest` is only the first of them.
+    """
+    named, steps, size = f"{member}: " if member else "", MOST_STEPS, size or len(rest)
+    at = len(rest) - len(rest.lstrip(b"\0"))
+    for _ in range(MOST_STREAMS):
+        followed = walk(rest[at:], steps)
+        marked = rest[at : at + 1] == b"\x80"
+        if is_program(followed) or (marked and followed.calls) or (not followed.broken and followed.end):
+            report(followed, file, member, start + at, faults)
+        at, steps = at + followed.end, steps - followed.steps
+        if not followed.end or at >= len(rest) or steps <= 0:
+            break
+    if size > len(rest) or (followed.end and at < len(rest)):
+        message = f"{named}{size:,} bytes {after}: only the first {at or len(rest):,} were looked at"
+        faults.add("not-fully-checked", file, message, DO_NOT, offset=start + at, severity="warning")
+    faults.add(
+        "trailing-bytes", file, f"{named}{size:,} bytes {after}", "they may hide data", offset=start, severity=severity
+    )
 
 
 def is_program(followed: Walk) -> bool:

@@ -30,7 +30,7 @@ def read(source: Source, faults: Faults) -> Model | None:
         return None
     if walks[0].value != MAGIC or len(walks) < STREAMS:
         if at < source.size:
-            _pickle_report.report_rest(data[at:], source.name, "", at, faults)
+            _pickle_report.report_rest(data[at:], source.name, "", at, faults, size=source.size - at)
         return _torch_tensors.model(source.name, records(walks[0].value), {}, faults)
     message = "a PyTorch checkpoint from before 1.6"
     faults.add("legacy-format", source.name, message, "save it again", severity="info")
@@ -60,8 +60,8 @@ def _stored(source: Source, walks: list[Walk], at: int, faults: Faults) -> Model
         places[key] = at + 8, size
         at += 8 + size
     if at < source.size:
-        message = f"{source.size - at:,} bytes after the last storage"
-        faults.add("trailing-bytes", source.name, message, "they may hide data", offset=at, severity="warning")
+        rest = source.read(at, min(source.size - at, LARGEST))
+        _pickle_report.report_rest(rest, source.name, "", at, faults, "follow the last storage", size=source.size - at)
     return _torch_tensors.model(source.name, records(walks[3].value), places, faults)
 
 

@@ -8,12 +8,18 @@ import pickle
 import struct
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rules_museum import museum_script
 
 import modelkit
+from modelkit.formats._zip_directory import Member
+from modelkit.formats._zip_inflate import Inflating
 from modelkit.operations.validate import Request, validate
 from modelkit.operations.validate_report import Report
 
@@ -220,3 +226,76 @@ def test_every_pickle_of_a_row_is_followed(tmp_path: Path) -> None:
     assert "pickle-code" in rules(judged(tmp_path / "b.pkl", row + PAYLOAD))
     report = judged(tmp_path / "c.pkl", row * 30 + PAYLOAD)
     assert "not-fully-checked" in rules(report) and report.exit_code == 2
+
+
+def npz(array: bytes, *, stored: bool, says: int | None = None, behind: bytes = b"") -> bytes:
+    """An .npz of one array. `says`: the size by its two descriptions, `behind`: bytes behind the packed data."""
+    data = bytearray(parts.archive({"a.npy": array}, packed=() if stored else ("a.npy",)))
+    local = data.find(b"PK\x01\x02")
+    data[local:local] = behind
+    entry = local + len(behind)
+    packed = struct.unpack_from("<I", data, 18)[0] + len(behind)
+    size, crc = (len(array), zlib.crc32(array)) if says is None else (says, zlib.crc32(array[:says]))
+    struct.pack_into("<III", data, 14, crc, packed, size)
+    struct.pack_into("<III", data, entry + 16, crc, packed, size)
+    end = data.rfind(b"PK\x05\x06")
+    struct.pack_into("<I", data, end + 16, entry)
+    return bytes(data)
+
+
+ARRAY = parts.npy(np.arange(9, dtype=np.float32).reshape(3, 3))
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("more", [100, 3 << 20])
+def test_bytes_behind_an_array_are_found_packed_or_not(stored: bool, more: int, tmp_path: Path) -> None:
+    for level in ("header", "full"):
+        report = judged(tmp_path / "a.npz", npz(ARRAY + bytes(more), stored=stored), level)
+        assert rules(report) == {"trailing-bytes"} and report.exit_code == 1, (level, report.findings)
+        assert f"{more + 36:,} bytes, its shape needs 36" in report.findings[0].message
+    assert not rules(judged(tmp_path / "b.npz", npz(ARRAY, stored=stored), "full")) - {"compressed-array"}
+    assert rules(judged(tmp_path / "c.npz", npz(ARRAY[:-4], stored=stored))) == {"truncated-file"}
+
+
+@pytest.mark.parametrize("level", ["sample", "full"])
+def test_what_the_archive_does_not_say_of_a_packed_array_is_seen_when_it_is_unpacked(
+    level: str, tmp_path: Path
+) -> None:
+    longer = npz(ARRAY + bytes(range(100)), stored=False, says=len(ARRAY))
+    behind = npz(ARRAY, stored=False, behind=PAYLOAD)
+    for data, words in ((longer, "unpacks to more than the 164 bytes"), (behind, "ends 25 bytes before")):
+        report = judged(tmp_path / "a.npz", data, level)
+        assert rules(report) == {"trailing-bytes", "compressed-array"} and report.exit_code == 1, report.findings
+        assert any(words in one.message for one in report.findings)
+
+
+@dataclass
+class Held:
+    """A file in memory."""
+
+    data: bytes
+    name: str = "a.npz"
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def read(self, start: int, size: int) -> bytes:
+        return self.data[start : start + size]
+
+
+@given(st.integers(0, 4), st.integers(0, 3 << 20), st.integers(1, 9))
+@settings(max_examples=20, deadline=None)
+def test_a_packed_array_is_unpacked_to_its_last_byte(kind: int, size: int, level: int) -> None:
+    """Deflate holds back up to some thousand bytes when the packed data is all taken."""
+    data = bytes(size) if kind < 4 else np.random.default_rng(size).integers(0, 3, size, np.uint8).tobytes()
+    packer = zlib.compressobj(level, zlib.DEFLATED, -15)
+    packed = packer.compress(data) + packer.flush()
+    inflating = Inflating(Held(packed), Member("a", 8, 0, 0, len(packed), size, 0, 0))
+    assert b"".join(inflating) == data and not inflating.longer and not inflating.behind
+
+
+def test_packed_arrays_of_dtypes_that_are_not_read_are_a_gap(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", a=np.array(["x", "y"]))
+    report = validate(Request((str(tmp_path / "a.npz"),), "full"))
+    assert rules(report) == {"not-fully-checked"} and report.exit_code == 2

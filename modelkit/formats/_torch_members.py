@@ -15,7 +15,8 @@ from modelkit.formats import _file_kinds
 from modelkit.formats._impostors import PICKLES
 from modelkit.formats._pickle_report import DO_NOT, is_program, report, report_rest
 from modelkit.formats._pickle_walk import LARGEST, MOST_STEPS, Walk, walk
-from modelkit.formats._zip_directory import DEFLATED, STORED, Member, contents
+from modelkit.formats._zip_directory import STORED, Member, contents
+from modelkit.formats._zip_inflate import DEFLATED
 from modelkit.sources import Source
 
 NAMED = (".pkl", ".pickle", ".p", ".joblib")

@@ -12,20 +12,20 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from modelkit.errors import BrokenFile
 from modelkit.faults import Faults
 from modelkit.formats import _zip_coverage, _zip_end
+from modelkit.formats._zip_inflate import DEFLATED
 from modelkit.sources import Source
 
-STORED, DEFLATED = 0, 8
+STORED = 0
 ENTRY, LOCAL = b"PK\x01\x02", b"PK\x03\x04"
 ENTRY_SIZE, LOCAL_SIZE = 46, 30
 LARGEST_DIRECTORY = 64 * 2**20  # bytes; torch writes about 100 for each tensor
 MOST_MEMBERS = 500_000
-PIECE = 1 << 20  # bytes that are read or unpacked at once
 LARGEST_INFLATED = 16 * 2**20  # bytes that are inflated to look at a member
 ESCAPES = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:|\\|\x00")
 DO_NOT = "do not load it; ask for safetensors"
@@ -90,26 +90,6 @@ def contents(source: Source, member: Member, most: int = LARGEST_INFLATED) -> by
     except zlib.error:
         return None
     return None if inflater.unconsumed_tail else unpacked
-
-
-def inflated(source: Source, member: Member) -> Iterator[bytes]:
-    """A compressed member piece by piece, at most as long as it says. Ends early where it cannot be unpacked."""
-    if member.start is None or member.method != DEFLATED:
-        return
-    inflater, left = zlib.decompressobj(-15), member.size
-    for at in range(member.start, member.start + member.stored, PIECE):
-        packed = source.read(at, min(PIECE, member.start + member.stored - at))
-        while packed and left > 0:
-            try:
-                piece = inflater.decompress(packed, min(PIECE, left))
-            except zlib.error:
-                return
-            if piece:
-                left -= len(piece)
-                yield piece
-            elif not inflater.unconsumed_tail:
-                break
-            packed = inflater.unconsumed_tail
 
 
 def _entries(data: bytes) -> tuple[list[Member], int]:

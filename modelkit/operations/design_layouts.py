@@ -79,6 +79,8 @@ def _is_small(tensor: Tensor) -> bool:
 
 def _sampled(opened: Opened, way: Assignment, *, symmetric: bool) -> Assignment:
     codes = _first_rows(opened, way.source)
+    if not all(one is None or np.isfinite(one).all() for one in (codes.scales, codes.biases)):
+        return replace(way, probed="ROUNDED")  # damaged: the conversion refuses it, and says where
     target = grouped(way.target.encoding)
     assert target is not None  # noqa: S101 - the way repacks
     if symmetric and target.grid.offset == "integer":

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from test_layout_conversions import encodings, go
+from samples import Run
+from test_layout_conversions import config, encodings, go
 
 from modelkit.errors import BadValue
 from modelkit.operations.convert import Request, convert
@@ -134,3 +135,15 @@ def test_a_bias_beyond_the_halves_is_named_with_its_place_and_what_holds_it(stor
         convert(Request(str(source), f"{tmp_path}/mlx/", "mlx:scale=f16"))
     assert found.value.fix == "--to mlx:scale=f32 holds it"
     assert go(source, tmp_path / "mlx", "mlx:scale=f32") == {"EXACT": 29}
+
+
+def test_a_gptq_folder_with_single_asymmetric_weights_contradicts_itself_nowhere(
+    stories: Path, tmp_path: Path, run: Run
+) -> None:
+    go(stories, tmp_path / "gptq", "gptq", keep=("v_proj=gptq:symmetric=no",))
+    dynamic = config(tmp_path / "gptq")["quantization_config"]["dynamic"]  # type: ignore[index]
+    assert [own["sym"] for own in dynamic.values()] == [False] * 3
+    done = run("validate", tmp_path / "gptq", "--level", "full")
+    assert done.returncode == 0, done.stdout
+    assert "0 errors, 0 warnings" in done.stdout
+    assert go(tmp_path / "gptq", tmp_path / "awq", "awq") == {"EXACT": 29}

@@ -147,3 +147,35 @@ def test_a_gptq_folder_with_single_asymmetric_weights_contradicts_itself_nowhere
     assert done.returncode == 0, done.stdout
     assert "0 errors, 0 warnings" in done.stdout
     assert go(tmp_path / "gptq", tmp_path / "awq", "awq") == {"EXACT": 29}
+
+
+@pytest.mark.parametrize(
+    ("first", "keep", "second", "verdicts", "kept"),
+    [
+        ("compressed-tensors", "compressed-tensors:bits=8", "compressed-tensors", {"EXACT": 29}, "bits=8"),
+        ("compressed-tensors", "compressed-tensors:bits=8", "compressed-tensors:scale=f32", {"EXACT": 29}, "bits=8"),
+        ("gptq", "gptq", "compressed-tensors", {"EXACT": 29}, "compressed_tensors:bits=4"),
+        ("gptq", "gptq:bits=8", "gptq:zeros=v2", {"EXACT": 29}, "gptq:bits=8"),
+        ("compressed-tensors", "compressed-tensors:bits=8,scale=f16", "gptq", {"EXACT": 28, "ROUNDED": 1}, ""),
+        ("gptq", "gptq:bits=8", "awq", {"EXACT": 28, "ROUNDED": 1}, ""),
+        ("mlx", "mlx:bits=8", "gptq", {"EXACT": 28, "ROUNDED": 1}, ""),
+    ],
+)
+def test_an_embedding_that_was_quantised_on_purpose_stays_so(
+    first: str, keep: str, second: str, verdicts: dict[str, int], kept: str, stories: Path, tmp_path: Path
+) -> None:
+    symmetric = ",symmetric=yes" if first == "mlx" else ""
+    to = f"{first}:scale=f16{symmetric}" if first in ("mlx", "compressed-tensors") else first
+    go(stories, tmp_path / "one", to, keep=("embed=" + keep,))
+    result = convert(Request(f"{tmp_path}/one", f"{tmp_path}/two/", second))
+    found = [one.verdict for one in result.verdicts]
+    told = [note for note in result.prepared.notes if "look embeddings up as floats" in note]
+    encoding = encodings(tmp_path / "two")["model.embed_tokens.weight"]
+    if kept:
+        assert (kept in encoding, told) == (True, [])
+    else:
+        assert encoding in ("f16", "bf16")
+        assert [note.partition(": engines of ")[0] for note in told] == [
+            f"'model.embed_tokens.weight' becomes {encoding}"
+        ]
+    assert {verdict: found.count(verdict) for verdict in sorted(set(found))} == verdicts

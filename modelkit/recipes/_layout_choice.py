@@ -1,8 +1,10 @@
 """Which encoding for which weight when a quantised layout is written: `--to gptq`, `--to mlx:group=64` ...
 
 Of a source that is quantised already only the quantised weights move, codes as they are where the layout holds
-them; what floats there stays as it is. A source of floats is quantised as the layout's engines expect: linear
-layers, and of embedding and head only what they have kernels for, with 8 bits at least.
+them; what floats there stays as it is. An embedding that was quantised becomes floats where the target's engines have
+no kernels for it; it stays quantised within a layout, and where it was asked for and the target's library reads it.
+A source of floats is quantised as the layout's engines expect: linear layers, and of embedding and head only what they
+have kernels for, with 8 bits at least.
 """
 
 from __future__ import annotations
@@ -33,6 +35,9 @@ NORM = re.compile(r"norm|(?:^|\.)ln_")
 
 NO_PLACE = "layouts quantise matrices called NAME.weight"
 """Why a weight of two dimensions or more stays as it is: stacked experts, convolutions, matrices of other names."""
+
+AS_FLOATS = "look embeddings up as floats"
+"""Why a quantised embedding becomes floats: how the reason ends."""
 
 Named = Sequence[tuple[str, Tensor]]
 
@@ -71,13 +76,15 @@ class LayoutChooser:
     def _moved(self, name: str, tensor: Tensor) -> tuple[Encoding, str]:
         """Codes as they are if the layout holds them, else what was asked for, which quantises again."""
         source = grouped(tensor.encoding)
-        if place_of(name, tensor) == "embedding" and "embedding" in self.layout.leaves:
+        adopted = adopt(self.wanted, source.grid, tensor.shape) if source is not None else ""
+        if place_of(name, tensor) == "embedding" and not self._embeds(
+            tensor.encoding, held=not isinstance(adopted, str)
+        ):
             scale = source.grid.scale.lower() if source is not None else "f16"
             floats = ENCODINGS[scale if scale in ("bf16", "f32") else "f16"]
-            return floats, f"engines of {self.layout.title} look embeddings up as floats"
+            return floats, f"engines of {self.layout.title} {AS_FLOATS}"
         if source is None:
             return self._made(name, tensor)[0], f"{tensor.encoding.name} has no groups of codes: it is quantised again"
-        adopted = adopt(self.wanted, source.grid, tensor.shape)
         if isinstance(adopted, str):
             return self._made(name, tensor)[0], adopted
         if self.words:  # what was typed holds, as long as the codes go over into it
@@ -86,6 +93,15 @@ class LayoutChooser:
                 return self._made(name, tensor)[0], ""
             adopted = asked
         return adopted, "" if adopted == self.wanted else f"holds the codes of {tensor.encoding.name}"
+
+    def _embeds(self, source: Encoding, *, held: bool) -> bool:
+        """Whether an embedding of this encoding stays quantised. Against the custom of its own layout someone wanted
+        it so: it stays where any library reads it."""
+        layout = layout_of(source)
+        if "embedding" not in self.layout.leaves:
+            return True
+        wanted = bool(layout) and "embedding" in LAYOUTS[layout].leaves
+        return held and (layout == layout_of(self.wanted) or (wanted and self.layout.embeds))
 
     def _as_asked(self, adopted: Encoding, grid: Grid, shape: Shape) -> Encoding | None:
         """The adopted form with the words that were typed; None where the codes do not go over into that."""

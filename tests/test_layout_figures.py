@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from samples import Run
 from test_layout_conversions import config, encodings, go
 
-from modelkit.errors import BadValue
+from modelkit.errors import BadValue, Unsupported
 from modelkit.operations.convert import Request, convert
 from modelkit.operations.verify import Request as Verify
 from modelkit.operations.verify import verify
@@ -179,3 +180,24 @@ def test_an_embedding_that_was_quantised_on_purpose_stays_so(
             f"'model.embed_tokens.weight' becomes {encoding}"
         ]
     assert {verdict: found.count(verdict) for verdict in sorted(set(found))} == verdicts
+
+
+def test_why_codes_do_not_go_over_comes_before_how_they_are_made_anew(tmp_path: Path) -> None:
+    """Rows of 96, which no default group divides: a map of columns, and 8 bits for a layout of 4."""
+    floats, ways = tmp_path / "floats", re.escape("with --allow-requantize and groups that divide every row: --to ")
+    floats.mkdir()
+    rng = np.random.default_rng(0)
+    names = ("model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.down_proj.weight")
+    save_file({name: rng.standard_normal((64, 96)).astype(np.float16) for name in names}, floats / "model.safetensors")
+    (floats / "config.json").write_text("{}")
+    go(floats, tmp_path / "mapped", "gptq:group=32")
+    changed(tmp_path / "mapped", names[0].replace("weight", "g_idx"), rng.shuffle)
+    go(floats, tmp_path / "eight", "gptq:group=32,bits=8")
+    for source, to, why in (
+        ("mapped", "gptq", r"act-order\); and a row of 96 does not divide into groups of 128; groups of 32 do"),
+        ("eight", "awq", "AWQ holds 4 bits only, not 8; and a row of 96 does not"),
+    ):
+        with pytest.raises(Unsupported, match=why) as found:
+            go(tmp_path / source, tmp_path / "out", to)
+        assert re.search(rf"{ways}{to}:group=32$", found.value.fix)
+        assert go(tmp_path / source, tmp_path / source / "out", f"{to}:group=32", allow_requantize=True)["REQUANTISED"]

@@ -28,14 +28,14 @@ SOURCES = (
     "compressed-tensors:bits=5,group=64",
     "compressed-tensors:format=mxfp4-pack-quantized", "compressed-tensors:format=nvfp4-pack-quantized",
     "gptq", "gptq:symmetric=no", "gptq:bits=8", "gptq:bits=3,group=64", "awq", "awq:symmetric=no",
-    "mlx", "mlx:scale=bf16", "mlx:bits=8", "mlx:mode=mxfp4", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "mxfp4",
-    "llama2c:group=64", "q4_k", "q6_k",
+    "mlx", "mlx:scale=bf16", "mlx:scale=f32", "mlx:bits=8", "mlx:mode=mxfp4", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0",
+    "mxfp4", "llama2c:group=64", "q4_k", "q6_k",
 )  # fmt: skip
 """What stands in the rows, as it is typed after --to."""
 
 TARGETS = (
-    "compressed-tensors", "gptq", "awq", "mlx", "mlx:scale=f32", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "mxfp4",
-    "llama2c:group=32",
+    "compressed-tensors", "gptq", "awq", "mlx", "mlx:scale=bf16", "mlx:scale=f32", "q4_0", "q4_1", "q5_0", "q5_1",
+    "q8_0", "mxfp4", "llama2c:group=32",
 )  # fmt: skip
 """What stands in the columns."""
 

@@ -10,19 +10,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from modelkit.encodings._codes import first_column, refuse_nonfinite
 from modelkit.encodings._fitting import fit
 from modelkit.encodings._refitting import moves_beyond, refit
 from modelkit.errors import BadValue
 from modelkit.lazy import np
 from modelkit.plan import Job, fitted, repacking
-from modelkit.runs import Placing, Read, Runs, grouped
-from modelkit.tensors import Importance, Span, matrix
+from modelkit.runs import Placing, Read, Runs, grouped, layout_of
+from modelkit.tensors import Encoding, Importance, Span, matrix
 
 if TYPE_CHECKING:
     from modelkit.tensors import F32, Array, Codes
 
 Weights = Callable[[Importance, int], "F32"]
 """(importance, number of a matrix) -> float32 [column]."""
+
+WIDER = {"mlx": "mlx:scale=f32", "compressed_tensors": "compressed-tensors:scale=f32"}
+"""By layout, what holds scales and biases beyond f16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +69,35 @@ def _slabs(job: Job) -> Iterator[tuple[int, int]]:
 def _codes(job: Job, source: Runs, target: Placing, first: int, count: int, *, exact: bool) -> bool:
     """Repack a slab; False, and nothing done, where a weight would move by more than rounding explains."""
     found = source.codes(first, count)
+    refuse_nonfinite(found, job.target.name)
     for step in job.steps:
         found = stepped(found, step.apply)
     encoding = grouped(job.target)
     assert encoding is not None  # noqa: S101 - the job repacks
-    shape = (count, job.shape[-1])
     try:
-        fitting = refit(found, encoding.grid, shape)
-    except BadValue as error:  # counted in scales, not in values
-        group = found.grid.group or shape[1]
-        row, place = divmod(error.index, max(found.scales.shape[1], 1))
-        raise BadValue(error.message, error.fix, index=row * shape[1] + place * group) from None
+        fitting = refit(found, encoding.grid, (count, job.shape[-1]))
+    except BadValue as error:
+        raise _of_a_group(error, found, job.target) from None
     if not exact and moves_beyond(found, fitting):
         return False
-    target.codes(fitting, first)
+    _place(fitting, target, first)
     return True
+
+
+def _place(codes: Codes, target: Placing, first: int) -> None:
+    try:
+        target.codes(codes, first)
+    except BadValue as error:
+        raise _of_a_group(error, codes, target.encoding) from None
+
+
+def _of_a_group(error: BadValue, codes: Codes, target: Encoding) -> BadValue:
+    """The same error, which counted scales, with the index of the first value of that group, and what holds it."""
+    row, place = divmod(error.index, max(codes.scales.shape[1], 1))
+    index = row * codes.codes.shape[1] + first_column(codes, place)
+    own = WIDER.get(layout_of(target))
+    fix = f"--to {own} holds it" if own else f"--to {' or '.join(WIDER.values())} hold it"
+    return BadValue(error.message, error.fix or fix, index=index)
 
 
 def stepped(codes: Codes, apply: Callable[[Array], Array]) -> Codes:
@@ -99,7 +117,7 @@ def _values(job: Job, source: Runs, target: Placing, weights: Weights, first: in
             if fitted(job.target):
                 encoding = grouped(job.target)
                 assert encoding is not None  # noqa: S101 - what is fitted has a grid
-                target.codes(fit(run, encoding.grid, job.method or "rtn", importance), first + start)
+                _place(fit(run, encoding.grid, job.method or "rtn", importance), target, first + start)
             else:
                 target.values(run, first + start, importance)
         except BadValue as error:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modelkit.encodings._slabs import out_of_range, slabs
+from modelkit.errors import BadValue
 from modelkit.kernels import words
 from modelkit.lazy import ml_dtypes, np
 from modelkit.tensors import Codes, Grid
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MANTISSA = {"F16": 11, "BF16": 8, "F32": 24}
 """Bits of the significand, the hidden one included."""
+DAMAGED = "the weights are damaged: fetch them again or quantise the original anew; floats (--to f32) carry it as it is"
 
 
 def fits(source: Grid, target: Grid) -> Fit:
@@ -138,3 +140,32 @@ def rounded(figures: Array, dtype: str, what: str) -> F32:
     if beyond.any():
         raise out_of_range(np.asarray(figures, np.float32), beyond, f"a {what} too large for {dtype}")
     return made
+
+
+def refuse_nonfinite(codes: Codes, name: str) -> None:
+    """Raise BadValue, with the index of the first value it spoils, for a scale, a bias or a code that is no number.
+
+    Only figures of groups are looked at, and codes where they are floats that have a NaN.
+    """
+    columns = codes.codes.shape[1]
+    factor, divisor = codes.factor, codes.divisor
+    if not (np.isfinite(factor) and np.isfinite(divisor)) or divisor == 0:
+        odd = divisor if np.isfinite(factor) else factor
+        raise BadValue(f"the scale of the whole tensor is {odd:g}: {name} cannot hold it", DAMAGED)
+    for what, figures in (("scale", codes.scales), ("bias", codes.biases)):
+        if figures is None or np.isfinite(figures).all():
+            continue
+        row, place = divmod(int(np.flatnonzero(~np.isfinite(figures))[0]), figures.shape[1])
+        message = f"the {what} of its group is {float(figures[row, place]):g}: {name} cannot hold it"
+        raise BadValue(message, DAMAGED, index=row * columns + first_column(codes, place))
+    if codes.grid.number == "e4m3":
+        wrong = (codes.codes & 0x7F) == 0x7F
+        if wrong.any():
+            raise BadValue(f"its code is a NaN: {name} cannot hold it", DAMAGED, index=int(np.flatnonzero(wrong)[0]))
+
+
+def first_column(codes: Codes, place: int) -> int:
+    """The first column of a group."""
+    if codes.groups is not None:
+        return int(np.argmax(codes.groups == place))
+    return place * (codes.grid.group or codes.codes.shape[1])

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 RUN = 64
 """Rows worked on at once are a multiple of this: where rows lie across the parts, a run of them fills cache lines
 and whole words of packed zeros."""
+SIZES = (256, 128, 64, 32)
+SMALLEST = (16,)
+"""Sizes of groups that are offered: those for which engines have kernels, the smallest only where nothing else fits."""
 HALVES = {"F16": "f16", "BF16": "bf16"}
 """What the C extension calls the dtypes that it narrows and widens."""
 SMALL = {"F8_E8M0": "float8_e8m0fnu", "F8_E4M3": "float8_e4m3fn"}
@@ -35,11 +38,13 @@ def groups_of(columns: int, group: int) -> int:
     return -(-columns // group) if group else 1
 
 
-def odd_group(columns: int, group: int, sizes: Sequence[int] = (256, 128, 64, 32)) -> str | None:
+def odd_group(columns: int, group: int, sizes: Sequence[int] = SIZES) -> str | None:
     """Why a row cannot be cut into groups, with the sizes that can; None when it can."""
     if not group or columns % group == 0:
         return None
-    good = [str(size) for size in sizes if columns % size == 0]
+    good = [str(size) for size in sizes if columns % size == 0] or [
+        str(size) for size in SMALLEST if not columns % size
+    ]
     way = f"; groups of {' or '.join(good)} do" if good else ""
     return f"a row of {columns:,} does not divide into groups of {group}{way}"
 

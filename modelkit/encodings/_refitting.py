@@ -41,6 +41,8 @@ def refit(codes: Codes, target: Grid, shape: tuple[int, int]) -> Codes:
         elif target.offset == "float":
             whole = np.float32(2 ** (source.bits - 1)) if zeros is None else zeros.astype(np.float32)
             biases, zeros = rounded(-whole.astype(np.float64) * scales, target.scale, "bias"), None
+    elif not holds_scale(target.scale, source.scale):
+        biases = rounded(biases, target.scale, "bias")
     if not holds_scale(target.scale, source.scale):
         scales = rounded(scales, target.scale, "scale")
     made = [None if one is None else regrouped(one, codes, target, shape[1]) for one in (scales, zeros, biases)]

@@ -79,7 +79,8 @@ class QuantisedLayout:
     tensors, all of them (those that stay floats too). `leaves` are the places that engines expect unquantised when
     quantising from floats. `strings` go into the headers of the files. `encoding` is what the bare name after
     `--to` means; None = the layout is read only. `cautions` looks at weights that were written, with a function that
-    gives the bytes of an array, and says what some engines read otherwise than others.
+    gives the bytes of an array, and says what some engines read otherwise than others. `embeds`: the layout's own
+    library reads a quantised embedding, although none is made from floats.
     """
 
     title: str
@@ -90,3 +91,4 @@ class QuantisedLayout:
     leaves: frozenset[Place] = frozenset({"embedding", "head", "gate", "norm", "other"})
     strings: Mapping[str, str] = field(default_factory=dict)
     cautions: Callable[[Iterable[Tensor], Stored], Iterable[str]] | None = None
+    embeds: bool = False

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from modelkit.encodings.gptq import Gptq
 from modelkit.faults import Severity
 from modelkit.layouts._companions import Companions
 from modelkit.layouts._contract import LARGEST_PROBE, Arrays, Settings
+from modelkit.layouts._gptq_dynamic import Dynamic
 from modelkit.layouts._gptq_zeros import HEAD, balance, uniform
 from modelkit.layouts._rules import ORDER, ZEROS
 from modelkit.layouts._settings import whole_number
@@ -30,6 +31,7 @@ class Label:
     planar: bool
     order: bool | None
     own: bool  # single modules may have bits and groups of their own
+    dynamic: Dynamic
 
     @staticmethod
     def of(settings: Settings) -> Label:
@@ -46,7 +48,13 @@ class Label:
             label == "gptq_p",
             settings["desc_act"] if isinstance(settings.get("desc_act"), bool) else None,
             bool(settings.get("dynamic")),
+            Dynamic.of(settings.get("dynamic")),
         )
+
+    def of_module(self, module: str) -> Label:
+        """What the config says of one module."""
+        said = self.dynamic.symmetric(module)
+        return self if said is None else replace(self, symmetric=said)
 
 
 def uniform_version(arrays: Arrays, tensor: Tensor, encoding: Gptq, label: Label) -> Version | None:
@@ -125,7 +133,9 @@ def say_what_is_odd(companions: Companions, tensor: Tensor, encoding: Gptq, labe
     if label.symmetric is True and "symmetric" not in told:
         told.add("symmetric")
         message = f"'{name}' has different zeros, but the config says symmetric; the data are believed"
-        companions.say(ZEROS, name, message, "set sym to false", severity="warning", judged="error")
+        module = name.removesuffix(".qzeros")
+        fix = f"set sym to false in dynamic, for '{module}'" if label.own else "set sym to false"
+        companions.say(ZEROS, name, message, fix, severity="warning", judged="error")
     if encoding.zeros != "v1" or "wrap" in told:
         return
     head = companions.arrays.read(name, HEAD)

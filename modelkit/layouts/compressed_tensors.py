@@ -82,4 +82,4 @@ def _ends(name: str, word: str) -> bool:
     return name == word or name.endswith(f".{word}")
 
 
-layout = QuantisedLayout("compressed-tensors", recognises, fold, encoding, config)
+layout = QuantisedLayout("compressed-tensors", recognises, fold, encoding, config, embeds=True)

@@ -54,8 +54,9 @@ def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]
     for tensor in found:
         encoding = tensor.encoding
         assert isinstance(encoding, Gptq)  # noqa: S101 - made below
-        version = uniform_version(arrays, tensor, encoding, label)
-        if version not in (None, label.version or "v1") and label.symmetric is False:
+        said = label.of_module(tensor.name.removesuffix(".weight"))
+        version = uniform_version(arrays, tensor, encoding, said)
+        if version not in (None, label.version or "v1") and said.symmetric is False:
             # equal zeros one step off the middle: of the other version, or of a weight that is a little lopsided
             undecided = undecided or weighed_version(companions, found, label)
             told.add(undecided)
@@ -66,7 +67,7 @@ def fold(arrays: Arrays, settings: Settings, faults: Faults) -> Iterator[Tensor]
         else:
             undecided = undecided or weighed_version(companions, found, label)
             encoding = replace(encoding, offset="integer", zeros=undecided)
-            say_what_is_odd(companions, tensor, encoding, label, told)
+            say_what_is_odd(companions, tensor, encoding, said, told)
         yield replace(tensor, encoding=encoding)
 
 

@@ -54,8 +54,8 @@ class WeightComparison:
         one, other = (np.atleast_2d(values) for values in (original, converted))
         self._columns = one.shape[1]
         self._run = RUN if self._columns % RUN == 0 else self._columns
-        apart = other - one
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            apart = other - one
             squares = _sums(apart, self._run)  # (row, run)
             sizes = _sums(one, self._run)
             rows = sizes.mean(axis=1, keepdims=True)

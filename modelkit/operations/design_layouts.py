@@ -18,7 +18,7 @@ from modelkit.layouts._opening import FILES, KEYS
 from modelkit.lazy import np
 from modelkit.operations.opening import Opened
 from modelkit.plan import Assignment, repacking
-from modelkit.recipes import NO_PLACE, adopt
+from modelkit.recipes import AS_FLOATS, NO_PLACE, adopt
 from modelkit.runs import grouped, layout_of, lies_across, runs_of
 from modelkit.tensors import Codes, Encoding, Grid, Span, Tensor, matrix
 
@@ -79,6 +79,8 @@ def _is_small(tensor: Tensor) -> bool:
 
 def _sampled(opened: Opened, way: Assignment, *, symmetric: bool) -> Assignment:
     codes = _first_rows(opened, way.source)
+    if not all(one is None or np.isfinite(one).all() for one in (codes.scales, codes.biases)):
+        return replace(way, probed="ROUNDED")  # damaged: the conversion refuses it, and says where
     target = grouped(way.target.encoding)
     assert target is not None  # noqa: S101 - the way repacks
     if symmetric and target.grid.offset == "integer":
@@ -167,7 +169,12 @@ def of_few_engines(ways: Iterable[Assignment]) -> Iterator[str]:
 
 
 def left_floating(ways: Iterable[Assignment]) -> Iterator[str]:
-    """Weights that a layout was asked for and has no place for: they may be most of a model of experts."""
+    """Weights that a layout was asked for and has no place for: they may be most of a model of experts. And embeddings
+    that were quantised."""
+    ways = list(ways)
+    for way in ways:
+        if way.why.endswith(AS_FLOATS):
+            yield f"'{way.target.name}' becomes {way.target.encoding.name}: {way.why}"
     odd = [way.target.name for way in ways if way.why == NO_PLACE]
     if odd:
         count = "1 weight stays as it is" if len(odd) == 1 else f"{len(odd):,} weights stay as they are"

@@ -1,8 +1,10 @@
 """Which encoding for which weight when a quantised layout is written: `--to gptq`, `--to mlx:group=64` ...
 
 Of a source that is quantised already only the quantised weights move, codes as they are where the layout holds
-them; what floats there stays as it is. A source of floats is quantised as the layout's engines expect: linear
-layers, and of embedding and head only what they have kernels for, with 8 bits at least.
+them; what floats there stays as it is. An embedding that was quantised becomes floats where the target's engines have
+no kernels for it; it stays quantised within a layout, and where it was asked for and the target's library reads it.
+A source of floats is quantised as the layout's engines expect: linear layers, and of embedding and head only what they
+have kernels for, with 8 bits at least.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import cast
 
 from modelkit.encodings import ENCODINGS, find
 from modelkit.encodings._codes import fits
+from modelkit.encodings._grouped import SIZES, SMALLEST
 from modelkit.errors import BadRequest, Unsupported
 from modelkit.layouts import LAYOUTS
 from modelkit.layouts._contract import Place, QuantisedLayout
@@ -21,9 +24,6 @@ from modelkit.recipes import _recipe
 from modelkit.recipes._facts import EMBEDDING, HEAD
 from modelkit.runs import grouped, layout_of
 from modelkit.tensors import Encoding, Grid, Shape, Tensor
-
-SIZES = (16, 32, 64, 128, 256, 512)
-"""Sizes of groups that any layout has."""
 
 BITS = range(2, 9)
 """Widths of codes that any layout has."""
@@ -33,6 +33,9 @@ NORM = re.compile(r"norm|(?:^|\.)ln_")
 
 NO_PLACE = "layouts quantise matrices called NAME.weight"
 """Why a weight of two dimensions or more stays as it is: stacked experts, convolutions, matrices of other names."""
+
+AS_FLOATS = "look embeddings up as floats"
+"""Why a quantised embedding becomes floats: how the reason ends."""
 
 Named = Sequence[tuple[str, Tensor]]
 
@@ -71,21 +74,33 @@ class LayoutChooser:
     def _moved(self, name: str, tensor: Tensor) -> tuple[Encoding, str]:
         """Codes as they are if the layout holds them, else what was asked for, which quantises again."""
         source = grouped(tensor.encoding)
-        if place_of(name, tensor) == "embedding" and "embedding" in self.layout.leaves:
+        adopted = adopt(self.wanted, source.grid, tensor.shape) if source is not None else ""
+        if place_of(name, tensor) == "embedding" and not self._embeds(
+            tensor.encoding, held=not isinstance(adopted, str)
+        ):
             scale = source.grid.scale.lower() if source is not None else "f16"
             floats = ENCODINGS[scale if scale in ("bf16", "f32") else "f16"]
-            return floats, f"engines of {self.layout.title} look embeddings up as floats"
+            return floats, f"engines of {self.layout.title} {AS_FLOATS}"
         if source is None:
-            return self._made(name, tensor)[0], f"{tensor.encoding.name} has no groups of codes: it is quantised again"
-        adopted = adopt(self.wanted, source.grid, tensor.shape)
+            why = f"{tensor.encoding.name} has no groups of codes: it is quantised again"
+            return self._made(name, tensor, why)[0], why
         if isinstance(adopted, str):
-            return self._made(name, tensor)[0], adopted
+            return self._made(name, tensor, adopted)[0], adopted
         if self.words:  # what was typed holds, as long as the codes go over into it
             asked = self._as_asked(adopted, source.grid, tensor.shape)
             if asked is None:
                 return self._made(name, tensor)[0], ""
             adopted = asked
         return adopted, "" if adopted == self.wanted else f"holds the codes of {tensor.encoding.name}"
+
+    def _embeds(self, source: Encoding, *, held: bool) -> bool:
+        """Whether an embedding of this encoding stays quantised. Against the custom of its own layout someone wanted
+        it so: it stays where any library reads it."""
+        layout = layout_of(source)
+        if "embedding" not in self.layout.leaves:
+            return True
+        wanted = bool(layout) and "embedding" in LAYOUTS[layout].leaves
+        return held and (layout == layout_of(self.wanted) or (wanted and self.layout.embeds))
 
     def _as_asked(self, adopted: Encoding, grid: Grid, shape: Shape) -> Encoding | None:
         """The adopted form with the words that were typed; None where the codes do not go over into that."""
@@ -96,7 +111,11 @@ class LayoutChooser:
         found = grouped(asked)
         return None if found is None or fits(grid, found.grid) == "NONE" or asked.misfit(shape) else asked
 
-    def _made(self, name: str, tensor: Tensor) -> tuple[Encoding, str]:
+    def _made(self, name: str, tensor: Tensor, instead: str = "") -> tuple[Encoding, str]:
+        """The encoding for floats, and why it is not the one asked for; `instead`: why codes do not go over.
+
+        Raises Unsupported where a row does not fit.
+        """
         encoding, why = self.wanted, ""
         source = grouped(encoding)
         place = place_of(name, tensor)
@@ -111,6 +130,12 @@ class LayoutChooser:
                 encoding, why = finer, f"an {place} keeps 8 bits" if place == "embedding" else "a head keeps 8 bits"
         encoding = for_model_of(encoding, self.dtype)
         misfit = encoding.misfit(tensor.shape)
+        if misfit and instead:
+            message = (
+                f"'{name}' ({tensor.encoding.name}) does not go over into {encoding.name}: {instead}; and {misfit}"
+            )
+            loss = "convert from the unquantised model, or accept the loss with --allow-requantize"
+            raise Unsupported(message, f"{loss} and {self._way_out(name, tensor)}")
         if misfit:
             raise Unsupported(f"'{name}' cannot be {encoding.name}: {misfit}", self._way_out(name, tensor))
         return encoding, why
@@ -119,13 +144,14 @@ class LayoutChooser:
         """Group sizes with which every weight fits, or else bits."""
         layout = layout_of(self.wanted).replace("_", "-")
         for word, sizes, words in (
-            ("group", SIZES, "groups that divide every row"),
+            ("group", sorted(SIZES), "groups that divide every row"),
+            ("group", SMALLEST, "groups that divide every row"),
             ("bits", BITS, "bits that it holds"),
         ):
             fitting = self._fitting(word, sizes)
             if fitting:
                 return f"{words}: --to {layout}:{', '.join(fitting)}"
-        return f"leave it as it is: --keep '{re.escape(name)}={tensor.encoding.name}'"
+        return f"leave this as it is: --keep '{re.escape(name)}={tensor.encoding.name}'"
 
     def _fitting(self, word: str, sizes: Sequence[int]) -> list[str]:
         """The values of one parameter with which every weight fits."""

@@ -343,3 +343,24 @@ def test_weights_with_numbers_of_their_own_are_read_by_their_shapes(tmp_path) ->
     with pytest.raises(BrokenFile):
         folded("gptq", arrays, config())
     assert data(arrays, "m.g_idx").nbytes == 384
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "warned"),
+    [
+        ({r"+:^m$": {"sym": False}}, False),
+        ({r".*": {"sym": False}}, False),
+        ({r"+:m": {"bits": 4}, r".*": {"sym": False}}, True),  # the first one counts, and says nothing of zeros
+        ({r"+:^other$": {"sym": False}}, True),
+        ({r"+:(m+)+": {"sym": False}}, True),  # a pattern that may take years is not tried
+        ({r"+:^m$": {"sym": "no"}}, True),
+        ({r"+:^m$": None, "-:^x$": 3}, True),
+    ],
+)
+def test_single_modules_may_have_zeros_of_their_own(tmp_path: Path, dynamic: dict[str, Any], warned: bool) -> None:
+    made, real = stored(symmetric=False)
+    arrays = saved(tmp_path, made)
+    (tensor,), faults = folded("gptq", arrays, config(sym=True, dynamic=dynamic))
+    assert np.array_equal(values(arrays, tensor), real)
+    told = [fault for fault in faults.found if "the config says symmetric" in fault.message]
+    assert [fault.fix for fault in told] == (["set sym to false in dynamic, for 'm'"] if warned else [])

@@ -132,6 +132,13 @@ class Disk:
         with explained(self.root):
             return sorted(entry.name for entry in os.scandir(self.root) if entry.is_symlink() or entry.is_file())
 
+    def names_in(self, folder: str) -> list[str]:
+        """FOLDER/NAME of the files in a folder below; none where there is no such folder."""
+        if not (self.root / folder).is_dir():
+            return []
+        with explained(self.root / folder):
+            return sorted(f"{folder}/{entry.name}" for entry in os.scandir(self.root / folder) if entry.is_file())
+
     def place(self, name: str) -> Path:
         """Where a file lies."""
         return self.root / name

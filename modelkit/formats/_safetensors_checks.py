@@ -80,15 +80,20 @@ def _count(shape: tuple[int, ...]) -> int | None:
     return count
 
 
-def check_ranges(source: Source, start: int, ranges: list[tuple[int, int, str]], faults: Faults) -> None:
-    """Ranges, sorted, must follow each other without a gap or an overlap and end with the file."""
+def check_ranges(
+    source: Source, start: int, ranges: list[tuple[int, int, str]], faults: Faults, *, unplaced: bool
+) -> None:
+    """Ranges, sorted, must follow each other without a gap or an overlap and end with the file.
+
+    `unplaced`: there are entries without a range, to which bytes between and behind the others may belong.
+    """
     at, before = 0, ""
     for begin, end, name in ranges:
         if begin < at:
             message = f"'{name}' overlaps '{before}' in bytes {begin:,} to {min(at, end):,} of the data"
             fix = "shared weights: store them once, or save them as separate copies"
             faults.add("overlapping-tensors", source.name, message, fix, offset=start + begin, tensor=name)
-        elif begin > at:
+        elif begin > at and not unplaced:
             message = f"{begin - at:,} bytes at {start + at:,} belong to no tensor"
             faults.add("gap-between-tensors", source.name, message, "they may hide data: " + RESAVE, offset=start + at)
         if end > at:
@@ -101,7 +106,7 @@ def check_ranges(source: Source, start: int, ranges: list[tuple[int, int, str]],
         faults.add(
             "truncated-file", source.name, message, "the download is incomplete: fetch it again", offset=source.size
         )
-    elif missing < 0:
+    elif missing < 0 and not unplaced:
         message = f"{-missing:,} bytes after the last tensor"
         faults.add("trailing-bytes", source.name, message, "they may hide data: " + RESAVE, offset=start + at)
 

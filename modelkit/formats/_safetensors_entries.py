@@ -115,10 +115,11 @@ def _no_constant(name: str) -> None:
     raise NotJson(f"{name} is not JSON", 0)
 
 
-def _whole(digits: str) -> int:
+def _whole(digits: str) -> float:
+    """A whole number. -0 is none: the reference reader takes it for a float, and refuses the file."""
     if len(digits) > LONGEST_INTEGER:
         raise NotJson(f"a number of {len(digits):,} digits", 0)
-    return int(digits)
+    return -0.0 if digits == "-0" else int(digits)
 
 
 def _depth(value: Any) -> int:

@@ -139,6 +139,8 @@ class _Reading:
         self.start = start
         self.faults = faults
         self.metadata: dict[str, str] = {}
+        self.described = False  # whether the metadata was there
+        self.unplaced = False  # whether an entry is too wrong to say which bytes are its own
         self.tensors: list[Tensor] = []
         self.spans: dict[str, Span] = {}
         self.ranges: list[tuple[int, int, str]] = []
@@ -147,6 +149,9 @@ class _Reading:
     def add(self, entry: Entry) -> None:
         name = entry.name
         if name == "__metadata__":
+            if self.described:
+                self.faults.add("duplicate-key", self.file, "'__metadata__' is there twice", RESAVE)
+            self.described = True
             self.metadata = metadata(self.file, _loose(entry), self.faults)
             return
         checked = (
@@ -155,6 +160,7 @@ class _Reading:
             else check_entry(self.file, name, entry.info, self.faults)
         )
         if checked is None:
+            self.unplaced = True
             return
         dtype, shape, begin, end = checked
         self.ranges.append((begin, end, name))
@@ -170,7 +176,7 @@ class _Reading:
             self.faults.add("unsorted-tensors", self.file, message, severity="info")
             self.tensors.sort(key=lambda tensor: self.spans[tensor.name].start)
             self.ranges.sort()
-        check_ranges(source, self.start, self.ranges, self.faults)
+        check_ranges(source, self.start, self.ranges, self.faults, unplaced=self.unplaced)
         return Model(tuple(self.tensors), self.spans, self.metadata)
 
 

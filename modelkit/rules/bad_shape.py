@@ -1,6 +1,6 @@
 """A shape that no tensor can have.
 
-Sizes are whole numbers and not negative (`true` is no number). In GGUF no dimension is 0.
+Sizes are whole numbers and not negative (`true` is no number, and `-0` no whole one). In GGUF no dimension is 0.
 
 Why: Two negative sizes multiply to a positive one: some readers are fooled.
 

@@ -1,6 +1,6 @@
 """A metadata key is there twice.
 
-Every key may stand once.
+Every key of a GGUF may stand once, and so may `__metadata__` in a safetensors header.
 
 Why: Engines differ in which of the two they take: one file, two models.
 

@@ -154,6 +154,8 @@ def test_shared_and_overlapping_storages_are_looked_at(tmp_path: Path) -> None:
     "{%- set ns = namespace(found=false) -%}{{ strftime_now('%d %b %Y') }}{{ tools | tojson(indent=4) }}",
     "You may write python: import os\nos.listdir('.') __class__ is fine in plain text",
     "{{ bos_token }}{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}",
+    "{% set sep = '__' %}{{ sep ~ 'user' }}{{ m['content'] + '__' }}{{ '_'.join(['a', 'b']) }}{{ x.sep }}",
+    "{{ '{{' + 'os.' + '}}' }}{% set a = 'cla' %}{% set b = 'ss' %}{{ a ~ b }}{{ 'it\\'s fin' ~ 'ial' }}",
     "{{- '<|im_start|>' + message.role + '\\n' + (message.content.split('</think>')[-1]).lstrip('\\n') }}",
 ])  # fmt: skip
 def test_ordinary_templates_are_silent(template: str) -> None:
@@ -163,11 +165,31 @@ def test_ordinary_templates_are_silent(template: str) -> None:
 @pytest.mark.parametrize("template", [
     "{{ ''.__class__.__mro__[1].__subclasses__() }}", "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
     "{{ lipsum.__globals__ }}", "{{ ''['__class__'] }}", "{{ x | attr('a') }}", "{{ x|attr ('a') }}",
-    "{{ os.system('id') }}", "{% set a = '\\x5f\\x5fclass' %}", "{{ eval('1') }}", "{% if self.__init__ %}{% endif %}",
-    "{{ a.__class__",
+    "{{ os.system('id') }}", "{% set a = '\\x5f\\x5fclass' %}", "{{ eval('1') }}",
+    "{% if self.__init__ %}{% endif %}", "{{ a.__class__", "{{ x['__glo'+'bals__'] }}", "{{ x['__glo' 'bals__'] }}",
+    "{{ x[('__gl' ~ \"ob\") ~ ('als__')] }}", "{% set a='__cla' %}{% set b='ss__' %}{{ x[a~b] }}",
+    "{%- set a = '__' -%}{%- set b = a + 'class' -%}{{ x[b ~ a] }}",
+    "{{ self._TemplateReference__context }}", "{{ self._x }}", "{{ x['_Template' + 'Reference__context'] }}",
+    "{{ '}}' ~ x.__class__ }}", "{% set a = '%}' ~ x.__class__ %}", "{{ x['__cla' + '\\163s__'] }}",
 ])  # fmt: skip
 def test_templates_that_reach_out_are_found(template: str) -> None:
     assert reaches(template)
+
+
+def test_additional_templates_are_looked_at(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    museum_script.folder(folder)
+    (folder / "additional_chat_templates").mkdir()
+    for name, text in (("tools.jinja", "{{ messages }}"), ("notes.txt", "{{ cycler.__init__ }}")):
+        (folder / "additional_chat_templates" / name).write_text(text)
+    assert not validate(Request((str(folder),))).findings
+    (folder / "additional_chat_templates" / "rag.jinja").write_text("{{ cycler.__init__ }}")
+    for judged in (folder, folder / "model.safetensors"):
+        (found,) = validate(Request((str(judged),))).findings
+        assert found.rule == "unsafe-template" and found.path.endswith("additional_chat_templates/rag.jinja")
+    (folder / "additional_chat_templates" / "rag.jinja").write_text("{{ a }}" + " " * (5 << 20))
+    report = validate(Request((str(folder),)))
+    assert {one.rule for one in report.findings} == {"not-fully-checked"} and report.exit_code == 2
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

@@ -13,7 +13,7 @@ README = """\
 {name}: a model in a modelkit bundle
 bundle id {id}
 
-{files:,} files, {size:,} bytes, in {volumes:,} volumes{parity}.
+{content}, in {volumes}{parity}.
 
 To check what arrived, with nothing but Python 3.11 or later:
     python3 -S -I unpack.py verify .
@@ -68,8 +68,8 @@ APPROVAL = """\
 | | |
 |---|---|
 | bundle id | `{id}` |
-| content | {files:,} files, {size:,} bytes |
-| carried as | {volumes:,} volumes, {stored:,} bytes{parity}{base} |
+| content | {content} |
+| carried as | {volumes}, {stored}{parity}{base} |
 | from | {repository} |
 | revision | {revision} |
 | licence | {license} |
@@ -115,9 +115,8 @@ def readme(description: Description, volumes: int, *, signed: bool, sealed: bool
     return README.format(
         name=_shown(description.name),
         id=description.id,
-        files=len(description.files),
-        size=description.size,
-        volumes=volumes,
+        content=f"{_counted(len(description.files), 'file')}, {_counted(description.size, 'byte')}",
+        volumes=_counted(volumes, "volume"),
         parity=f" and {description.parity} of parity" if description.parity else "",
         repair=repair.format(description.parity) or "This bundle has no parity: copy a damaged volume again.\n",
         codec=CODECS[description.coding],
@@ -142,10 +141,9 @@ def approval(description: Description, created: str, volumes: int, stored: int, 
     return APPROVAL.format(
         name=_cell(description.name),
         id=description.id,
-        files=len(description.files),
-        size=description.size,
-        volumes=volumes,
-        stored=stored,
+        content=f"{_counted(len(description.files), 'file')}, {_counted(description.size, 'byte')}",
+        volumes=_counted(volumes, "volume"),
+        stored=_counted(stored, "byte"),
         parity=f", and {description.parity} of parity" if description.parity else ", without parity",
         base=f"; only what differs from {_cell(description.base.name)}" if description.base else "",
         signature="model.sig, over the files below, for a key that must come by another way" if signed else "none",
@@ -161,6 +159,10 @@ def approval(description: Description, created: str, volumes: int, stored: int, 
         table="\n".join(rows),
         unpack=unpack,
     ).encode()
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def _cell(text: str) -> str:

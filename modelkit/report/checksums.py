@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelkit.errors import ModelkitError
-from modelkit.report.text import escape
+from modelkit.report.text import counted, escape
 from modelkit.sums import Entry, line
 
 if TYPE_CHECKING:
@@ -130,10 +130,14 @@ def check_summary(report: Report) -> list[str]:
     wrong = sum(one.state != "OK" for one in report.checked)
     found = [f"{wrong:,} of {len(report.checked):,} did not match"] if wrong else []
     if report.unreadable:
-        found.append(f"{report.unreadable:,} lines of the list are no digests")
+        found.append(f"{counted(report.unreadable, 'line')} of the list {_are(report.unreadable)} no digest")
     if report.skipped:
-        found.append(f"{report.skipped:,} entries of the list are about other paths")
+        found.append(f"{report.skipped:,} of the list's digests {_are(report.skipped)} about other paths")
     return found
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def check_document(report: Report) -> dict[str, Any]:

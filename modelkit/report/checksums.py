@@ -39,7 +39,19 @@ def file_notes(files: Iterable[FileDigest]) -> list[str]:
 
 def unread_problems(unread: Iterable[Unread]) -> list[ModelkitError]:
     """One for each file that was not read."""
-    return [ModelkitError(f"{one.path}: not read: {one.reason.removeprefix(f'{one.path}: ')}") for one in unread]
+    return [
+        one.error or ModelkitError(f"{one.path}: not read: {one.reason.removeprefix(f'{one.path}: ')}")
+        for one in unread
+    ]
+
+
+def left_out_notes(paths: Iterable[str]) -> list[str]:
+    """What a list does not name since it is the list."""
+    return [f"{path}: left out, since this list is being written to it" for path in paths]
+
+
+def _unread(unread: Iterable[Unread]) -> list[dict[str, Any]]:
+    return [{"path": one.path, "reason": one.reason} for one in unread]
 
 
 def file_document(files: Sequence[FileDigest], unread: Sequence[Unread]) -> dict[str, Any]:
@@ -50,11 +62,11 @@ def file_document(files: Sequence[FileDigest], unread: Sequence[Unread]) -> dict
             {"path": f.path, "bytes": f.size, "algorithm": "sha256", "digest": f.digest, "rotten": f.rotten}
             for f in files
         ],
-        "unread": [{"path": one.path, "reason": one.reason} for one in unread],
+        "unread": _unread(unread),
     }
 
 
-def tensor_document(tensors: Sequence[TensorDigest]) -> dict[str, Any]:
+def tensor_document(tensors: Sequence[TensorDigest], unread: Sequence[Unread] = ()) -> dict[str, Any]:
     """`checksum --tensors --json`."""
     return {
         "schema_version": 1,
@@ -69,6 +81,7 @@ def tensor_document(tensors: Sequence[TensorDigest]) -> dict[str, Any]:
             }
             for one in tensors
         ],
+        "unread": _unread(unread),
     }
 
 
@@ -77,7 +90,7 @@ def model_notes(models: Iterable[NamedModel]) -> list[str]:
     return [f"{one.path}: {text}" for one in models for text in one.model.notes]
 
 
-def model_document(models: Sequence[NamedModel]) -> dict[str, Any]:
+def model_document(models: Sequence[NamedModel], unread: Sequence[Unread] = ()) -> dict[str, Any]:
     """`checksum --model --json`: the digest and the records behind it."""
     return {
         "schema_version": 1,
@@ -102,6 +115,7 @@ def model_document(models: Sequence[NamedModel]) -> dict[str, Any]:
             }
             for one in models
         ],
+        "unread": _unread(unread),
     }
 
 
@@ -159,5 +173,5 @@ def check_document(report: Report) -> dict[str, Any]:
         ],
         "unreadable_lines": report.unreadable,
         "skipped": report.skipped,
-        "unread": [{"path": one.path, "reason": one.reason} for one in report.unread],
+        "unread": _unread(report.unread),
     }

@@ -1210,7 +1210,7 @@ def unpack(bundle: Bundle, options: argparse.Namespace) -> int:
         else:
             unpack_volume(bundle, volume, there, base, decode)
     if missing := there.end():
-        later = f"{', '.join(absent) or 'later volumes'} are not here: unpack again with them"
+        later = f"not here: {', '.join(absent) or 'others'}. Unpack again with them, or repair (if read only: a copy)"
         say(f"{len(missing)} of {len(there.files)} files are not whole yet; {later}")
         return 1
     say(f"unpacked and verified: {len(there.files)} file{'s' * (len(there.files) != 1)} in {shown(folder)}")

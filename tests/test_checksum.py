@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import struct
 import subprocess
@@ -251,7 +252,7 @@ def test_tensors_of_a_folder_and_of_a_split_set_carry_their_files(stories: Path,
 def test_models_are_checked_in_any_form(stories: Path, tmp_path: Path, run: Run) -> None:
     convert(Request(str(stories), str(tmp_path / "a.gguf")))
     shutil.copytree(stories, tmp_path / "hf")
-    for options, asked in ([], ["--model"]), (["--tag"], []), (["--json"], []):
+    for options, asked in ([], ["--model"]), ([], []), (["--tag"], []), (["--json"], []):
         (tmp_path / "list").write_text(run("checksum", "--model", "hf", "a.gguf", *options, cwd=tmp_path).stdout)
         assert run("checksum", *asked, "--check", "list", cwd=tmp_path).returncode == 0, options
     (tmp_path / "list").write_text(run("checksum", "--model", "hf", "--tag", cwd=tmp_path).stdout)
@@ -694,3 +695,95 @@ def test_a_list_comes_through_a_pipe(tmp_path: Path) -> None:
     for sent, code, words in ((lines, 0, "a: OK"), (b"0" * 64 + b"  a\n", 1, "a: FAILED"), (b"", 2, "no line with")):
         done = subprocess.run([*command, "--check", "-"], cwd=tmp_path, input=sent, capture_output=True, check=False)
         assert done.returncode == code and words in (done.stdout + done.stderr).decode()
+
+
+# -- what is written can be checked
+
+
+def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A command line as it is typed, redirections and all."""
+    command = command.replace("modelkit ", f"{shlex.quote(sys.executable)} -m modelkit ")
+    return subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("command", "again"),
+    [
+        ("modelkit checksum . > SHA256SUMS", "modelkit checksum --check SHA256SUMS"),
+        ("modelkit checksum . --json > list.json", "modelkit checksum --check list.json"),
+        ("modelkit checksum . >> SHA256SUMS", "modelkit checksum --check SHA256SUMS"),
+    ],
+)
+def test_a_list_does_not_list_itself(command: str, again: str, folder: Path) -> None:
+    """It was listed with the digest of an empty file."""
+    done = shell(command, folder)
+    assert done.returncode == 0 and "left out, since this list is being written to it" in done.stderr
+    done = shell(again, folder)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == len(ODD_NAMES) + 1, done.stderr
+
+
+def test_a_file_that_is_named_is_never_left_out(folder: Path) -> None:
+    assert shell("modelkit checksum list > list", folder).stderr == ""
+    assert (folder / "list").read_text() == f"{EMPTY}  list\n"
+
+
+@pytest.mark.parametrize("options", [[], ["--tensors"], ["--model"], ["--json"], ["--model", "--json"]])
+def test_one_path_that_is_not_there_keeps_the_others_from_nothing(options: list[str], stories: Path, run: Run) -> None:
+    alone = run("checksum", stories, *options)
+    done = run("checksum", "absent", stories, "gone", *options)
+    assert done.returncode == 1
+    assert "absent: no such file" in done.stderr and "gone: no such file" in done.stderr
+    if "--json" not in options:
+        assert done.stdout == alone.stdout != ""
+        return
+    found, expected = json.loads(done.stdout), json.loads(alone.stdout)
+    assert [one["path"] for one in found.pop("unread")] == ["absent", "gone"]
+    assert expected.pop("unread") == [] and found == expected
+
+
+def test_a_path_elsewhere_is_refused_with_a_call_that_works(stories: Path, tmp_path: Path) -> None:
+    """Names with `..` stay refused: a list may come from a stranger."""
+    shutil.copytree(stories, tmp_path / "v" / "m of mine")
+    (tmp_path / "w").mkdir()
+    assert shell("modelkit checksum '../v/m of mine' > list", tmp_path / "w").returncode == 0
+    done = shell("modelkit checksum --check list", tmp_path / "w")
+    assert done.returncode == 1
+    told = done.stderr.partition("name the folder: ")[2].strip()
+    assert told == "modelkit checksum '../v/m of mine' --check list"
+    done = shell(told, tmp_path / "w")
+    assert done.returncode == 0 and "config.json: OK" in done.stdout
+
+
+def test_plain_lines_of_models_are_told_from_those_of_files(stories: Path, tmp_path: Path, run: Run) -> None:
+    convert(Request(str(stories), str(tmp_path / "a.gguf")))
+    lines = run("checksum", "--model", "a.gguf", cwd=tmp_path).stdout + run("checksum", "a.gguf", cwd=tmp_path).stdout
+    (tmp_path / "list").write_text(lines)
+    done = run("checksum", "--check", "list", "--json", cwd=tmp_path)
+    assert [one["kind"] for one in json.loads(done.stdout)["results"]] == ["model", "file"]
+    assert done.returncode == 0
+    with (tmp_path / "a.gguf").open("r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(b"\x01\x02\x03\x04")
+    done = run("checksum", "--check", "list", cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == "a.gguf: FAILED\n" * 2
+
+
+def test_the_list_that_a_policy_asks_for_is_made_by_the_command_that_it_names(
+    stories: Path, tmp_path: Path, run: Run
+) -> None:
+    shutil.copytree(stories, tmp_path / "ck")
+    (tmp_path / "modelkit.toml").write_text('[policy]\nrequire = ["checksum"]\n')
+    words = ("validate", "ck", "--level", "full", "--policy", "modelkit.toml", "--json", "-q")
+    (finding,) = json.loads(run(*words, cwd=tmp_path).stdout)["findings"]
+    assert finding["rule"] == "missing-requirement"
+    told = finding["fix"].partition(": ")[2]
+    page = run("explain", "missing-requirement").stdout
+    assert told in page
+    assert (
+        shell("modelkit checksum ck > ck/SHA256SUMS", tmp_path).returncode == 0
+    )  # the natural one: names begin outside
+    fixes = {one["fix"] for one in json.loads(run(*words, cwd=tmp_path).stdout)["findings"]}
+    assert any(fix.endswith(f"make it inside, with: {told}") for fix in fixes)
+    assert shell(told, tmp_path / "ck").returncode == 0
+    assert json.loads(run(*words, cwd=tmp_path).stdout)["findings"] == []
+    assert shell("modelkit checksum --check SHA256SUMS", tmp_path / "ck").returncode == 0

@@ -256,7 +256,7 @@ def test_what_the_config_contradicts_is_never_guessed(stories: Path, tmp_path: P
 
 def test_parts_and_additions_are_told(stories: Path, tmp_path: Path) -> None:
     found = altered(stories, tmp_path / "a", drop="model.layers.1.mlp.up_proj.weight")
-    assert found.form == "canonical" and found.notes[0].startswith("digest of a part: 1 tensors of llama")
+    assert found.form == "canonical" and found.notes[0].startswith("digest of a part: 1 of llama's tensors not here")
     found = altered(stories, tmp_path / "b", extra=True)
     assert found.form == "canonical" and "none of llama's" in found.notes[0]
     assert found.digest != digest(stories)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from modelkit.bundles import limits, paths
 from modelkit.bundles.layout import FOOTER, HEAD, VERSION
 from modelkit.bundles.transforms import DELTAS, WORDS, Transform
-from modelkit.errors import BrokenFile
+from modelkit.errors import BrokenFile, Refused
 
 FORMAT = "modelkit-bundle"
 FIELD, MATRIX = "gf256-11d", "cauchy-255"
@@ -109,7 +109,10 @@ def canonical(value: object) -> bytes:
 
 
 def parse_json(data: bytes, name: str, what: str) -> Any:
-    """Raises BrokenFile, also for what only Python would read (NaN, endless nesting)."""
+    """Raises BrokenFile, also for what only Python would read (NaN, endless nesting); Refused for too many values."""
+    if sum(map(data.count, (b"{", b"[", b","))) > limits.VALUES or data.count(b'"executable":') > limits.FILES:
+        message = f"{name}: its {what} has more values than the {limits.FILES:,} files at most have"
+        raise Refused(message, "do not trust this bundle: ask for it again")
     try:
         return json.loads(data, parse_constant=_no_number)
     except (ValueError, RecursionError):

@@ -13,7 +13,7 @@ README = """\
 {name}: a model in a modelkit bundle
 bundle id {id}
 
-{files:,} files, {size:,} bytes, in {volumes:,} volumes{parity}.
+{content}, in {volumes}{parity}.
 
 To check what arrived, with nothing but Python 3.11 or later:
     python3 -S -I unpack.py verify .
@@ -27,7 +27,7 @@ To restore the files:
 If something is damaged:
     python3 -S -I unpack.py repair .
 {repair}
-{codec}
+{codec}{extras}
 Repeat `unpack` after an interruption: it goes on where it stopped. Volumes may lie together in one folder, or
 be there one after the other; MANIFEST.json comes with the last medium.
 
@@ -42,6 +42,19 @@ SIGNED = """,
 or check model.sig with the sender's public key, which must come by another way too:
     python3 -S -I unpack.py verify . --key sender.pub"""
 
+TWO_FILES = "two-files/"
+"""Where parameters and run.py lie in the tree, if they do."""
+
+RUN = """
+To run the model once it is restored, with Python and numpy alone:
+    python3 DESTINATION/two-files/run.py DESTINATION/two-files/model.gguf "Once upon a time"
+"""
+
+SEALED = """
+To see that the restored model still predicts what it did, with modelkit installed (SEAL.json has the predictions):
+    modelkit verify --seal . {model}
+"""
+
 CODECS = {
     "zstd": "The volumes are coded with zstd: Python 3.14 reads them as it is; older ones need the zstandard package\n"
     "(in wheels/ if the sender added it: --with-wheels). A bundle made with --portable needs neither.\n",
@@ -55,8 +68,8 @@ APPROVAL = """\
 | | |
 |---|---|
 | bundle id | `{id}` |
-| content | {files:,} files, {size:,} bytes |
-| carried as | {volumes:,} volumes, {stored:,} bytes{parity}{base} |
+| content | {content} |
+| carried as | {volumes}, {stored}{parity}{base} |
 | from | {repository} |
 | revision | {revision} |
 | licence | {license} |
@@ -78,8 +91,8 @@ APPROVAL = """\
       the media (SHA256SUMS.sha256 aside).
       `unpack.py` is one readable file of standard Python; its SHA-256 is `{unpack}`.
 - [ ] **Receiver**: `python3 -S -I unpack.py verify .{option}` reports whole, and the bundle id that the sender gave.
-      After `unpack.py unpack . DESTINATION{option}`, the files in DESTINATION are those above:
-      `(cd DESTINATION && sha256sum -c -) < FILES.sha256`.
+      After `python3 -S -I unpack.py unpack . DESTINATION{option}{old}`, the files in DESTINATION are those above:
+      `(cd DESTINATION && sha256sum -c -) < FILES.sha256`.{about_old}
 
 | role | name | date | signature |
 |---|---|---|---|
@@ -95,21 +108,28 @@ def files_list(files: tuple[TreeFile, ...]) -> bytes:
     return "".join(f"{file.sha256}  {file.path}\n" for file in files).encode()
 
 
-def readme(description: Description, volumes: int, *, signed: bool) -> bytes:
-    """README.txt."""
+def readme(description: Description, volumes: int, *, signed: bool, sealed: bool) -> bytes:
+    """README.txt. `sealed`: SEAL.json lies beside it."""
     repair = "Parity restores any {} of all volumes, and scratches in more of them.\n" if description.parity else ""
+    runs = any(file.path == TWO_FILES + "run.py" for file in description.files)
     return README.format(
-        name=description.name,
+        name=_shown(description.name),
         id=description.id,
-        files=len(description.files),
-        size=description.size,
-        volumes=volumes,
+        content=f"{_counted(len(description.files), 'file')}, {_counted(description.size, 'byte')}",
+        volumes=_counted(volumes, "volume"),
         parity=f" and {description.parity} of parity" if description.parity else "",
         repair=repair.format(description.parity) or "This bundle has no parity: copy a damaged volume again.\n",
         codec=CODECS[description.coding],
+        extras=(RUN if runs else "") + (SEALED.format(model=_sealed(description)) if sealed else ""),
         base=BASE.format(name=description.base.name) if description.base else "",
         signature=SIGNED if signed else "",
     ).encode()
+
+
+def _sealed(description: Description) -> str:
+    """What was sealed, where it is restored: a folder, or the one file that the source was."""
+    own = [file.path for file in description.files if not file.path.startswith(TWO_FILES)]
+    return f"DESTINATION/{own[0]}" if own == [description.name] else "DESTINATION"
 
 
 def approval(description: Description, created: str, volumes: int, stored: int, unpack: str, *, signed: bool) -> bytes:
@@ -121,15 +141,16 @@ def approval(description: Description, created: str, volumes: int, stored: int, 
     return APPROVAL.format(
         name=_cell(description.name),
         id=description.id,
-        files=len(description.files),
-        size=description.size,
-        volumes=volumes,
-        stored=stored,
+        content=f"{_counted(len(description.files), 'file')}, {_counted(description.size, 'byte')}",
+        volumes=_counted(volumes, "volume"),
+        stored=_counted(stored, "byte"),
         parity=f", and {description.parity} of parity" if description.parity else ", without parity",
         base=f"; only what differs from {_cell(description.base.name)}" if description.base else "",
         signature="model.sig, over the files below, for a key that must come by another way" if signed else "none",
         key=" and the public key" if signed else "",
         option=" --key sender.pub" if signed else "",
+        old=" --base OLD" if description.base else "",
+        about_old=f"\n      OLD is {_cell(description.base.name)}, which the receiver has." if description.base else "",
         repository=_cell(description.source.repository) or "not stated",
         revision=_cell(description.source.revision) or "not stated",
         license=_cell(description.source.license) or "not stated",
@@ -140,9 +161,18 @@ def approval(description: Description, created: str, volumes: int, stored: int, 
     ).encode()
 
 
+def _counted(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
 def _cell(text: str) -> str:
-    """Text in a table of Markdown: no letter of it is markup."""
-    return "".join("\\" + letter if letter in "|*_`<>[]\\#" else letter for letter in text)
+    """Text in a table of Markdown: no letter of it is markup, none does anything to a terminal or to the table."""
+    return "".join("\\" + letter if letter in "|*_`<>[]\\#" else letter for letter in _shown(text))
+
+
+def _shown(text: str) -> str:
+    """Text of others, with escapes for what is not to be seen: control codes, line ends, marks that turn text."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
 
 
 def bill_of_materials(description: Description, created: str) -> bytes:

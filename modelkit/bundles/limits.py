@@ -18,6 +18,9 @@ DOCUMENT = 64 << 20
 FILES = 100_000
 """Files of a tree, and as many empty folders: each is an object in memory."""
 
+VALUES = 20 * FILES
+"""Marks that separate the values of a description or manifest: ten are a file and what it differs from."""
+
 TRANSFORMS = 64
 """Transforms: a byte in the piece table, and more than there are dtypes."""
 

@@ -13,7 +13,7 @@ from typing import Any
 from modelkit.bundles import limits
 from modelkit.bundles.description import FORMAT, Description, canonical, parse_json, read_description
 from modelkit.bundles.layout import DIGEST, HEAD, KINDS, VERSION, Head, Kind, name_of, tail
-from modelkit.errors import BrokenFile
+from modelkit.errors import BrokenFile, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def _text(value: object) -> bytes:
 def intact(data: bytes, name: str) -> dict[str, Any]:
     """A manifest as it was written, by its own digest (taken out of it): it may lie, but no medium has changed it.
 
-    Raises BrokenFile.
+    Raises BrokenFile, Refused for more values than a bundle has.
     """
     value = parse_json(data, name, "manifest")
     if not isinstance(value, dict) or value.get("format") != FORMAT or value.get("version") != VERSION:
@@ -128,8 +128,19 @@ def intact(data: bytes, name: str) -> dict[str, Any]:
     return value
 
 
+def lying(data: bytes, name: str) -> bool:
+    """Whether a manifest that is not believed is as it was written: no medium has done that to it."""
+    try:
+        intact(data, name)
+    except Refused:  # more than is parsed
+        return True
+    except BrokenFile:
+        return False
+    return True
+
+
 def read_manifest(data: bytes, name: str) -> Manifest:
-    """Check and read a manifest; raises BrokenFile."""
+    """Check and read a manifest; raises BrokenFile, Refused."""
     value = intact(data, name)
     description = read_description(value.get("description"), name)
     if value.get("id") != description.id:

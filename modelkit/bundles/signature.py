@@ -25,7 +25,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from modelkit.errors import BrokenFile, CannotAccess, Refused, Unsupported
+from modelkit.errors import BadRequest, BrokenFile, CannotAccess, Refused, Unsupported
 from modelkit.sources import explained, open_file
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -173,6 +173,13 @@ def _broken(why: str) -> BrokenFile:
 def fingerprint(key: Path) -> str:
     """What names a public key: the sha256 of its PEM in hex, which a person can read out on the telephone."""
     return hashlib.sha256(_pem(key)).hexdigest()
+
+
+def refuse_private(key: Path) -> None:
+    """Raises BadRequest where a public key is wanted and this is a private one."""
+    if b"PRIVATE KEY-----" in _pem(key):
+        fix = "name the public key; a private key stays with its owner: if it has travelled, make a new one"
+        raise BadRequest(f"{key}: is a private key", fix)
 
 
 def _pem(key: Path) -> bytes:

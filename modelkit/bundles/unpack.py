@@ -51,8 +51,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache, lru_cache
-from io import BufferedReader
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -64,7 +63,7 @@ SYNC = 256 * MIB  # bytes that are unpacked from one line of the journal to the 
 STATE = ".modelkit-unpack"  # what DEST holds until it is whole
 HEAD, FOOTER = struct.Struct("<8sHHI32sI8xI"), struct.Struct("<8sQQIIQQI32s8xI")  # both end with the CRC of the rest
 MAGIC, TAIL_MAGIC = b"\x89MKV\r\n\x1a\n", b"\x89MKT\r\n\x1a\n"
-VOLUME, HEX = re.compile(r"(vol|par)-(\d{4})\.mkv", re.ASCII), re.compile(r"[0-9a-f]{64}", re.ASCII)
+VOLUME, HEX = re.compile(r"(vol|par)-\d{4}\.mkv", re.ASCII | re.I), re.compile(r"[0-9a-f]{64}", re.ASCII)
 FORBIDDEN = re.compile(r'[\x00-\x1f\x7f\\<>:"|?*]' if os.name == "nt" else r"[\x00-\x1f\x7f\\]")
 BINARY = getattr(os, "O_BINARY", 0)
 NO_LINK = BINARY | getattr(os, "O_NOFOLLOW", 0)
@@ -76,7 +75,7 @@ class Refused(Exception):
 
 
 class Nothing(Refused):
-    """No bundle is there: exit code 2."""
+    """No bundle is there, or the call makes no sense: exit code 2."""
 
 
 # ---- 1 what is believed ----------------------------------------------------------------------------------------------
@@ -110,7 +109,9 @@ def pretty(value: object) -> bytes:
 
 
 def parsed(data: bytes, form: Callable[[object], bytes]) -> Json | None:
-    """JSON in its one form (so nothing is said twice); None for anything else."""
+    """JSON in its one form (so nothing is said twice); None for anything else. What would not fit is not parsed."""
+    many = sum(map(data.count, (b"{", b"[", b","))) > 20 * FILES  # ten are a file and what it differs from
+    need(not many and data.count(b'"executable":') <= FILES, "too many files")
     try:
         value = json.loads(data)
         return value if isinstance(value, dict) and form(value) == data else None
@@ -132,7 +133,8 @@ def check_description(found: Json) -> None:
     """Everything that is used of it below is of the right type, in its limits, and without contradiction."""
     need(found["format"] == "modelkit-bundle" and found["version"] == 1, "another version of the format than 1")
     need(isinstance(found["name"], str), "the name of the model is no text")
-    need(len(found["files"]) <= FILES and len(found["folders"]) <= FILES, "too many files")
+    many = len(found["files"]) > FILES or len(found["folders"]) > FILES or len(found["transforms"]) > 64
+    need(not many, "too many files, folders or transforms")
     paths = [checked_path(file["path"]) for file in found["files"]]
     folders = [checked_path(folder) for folder in found["folders"]]
     need(all(one.encode() < other.encode() for one, other in pairwise(paths)), "a file comes twice or out of order")
@@ -141,7 +143,6 @@ def check_description(found: Json) -> None:
     for file in found["files"] + (found["base"]["files"] if found["base"] else []):
         whole(file["size"], LARGEST, "a file's size")
         need(HEX.fullmatch(file["sha256"]) and checked_path(file["path"]), "a file's sha256 is none")
-    need(len(found["transforms"]) <= 64, "too many transforms")
     for one in found["transforms"]:
         fields, word, delta = one["fields"], one["word"], one["delta"]
         need(1 <= len(fields) <= 16 and all(whole(width, 1024, "a field", 1) for width in fields), "bad fields")
@@ -159,7 +160,7 @@ def check_description(found: Json) -> None:
 # ---- 2 files ---------------------------------------------------------------------------------------------------------
 
 
-def reading(path: Path, *, follow: bool = False) -> BufferedReader:
+def reading(path: Path, *, follow: bool = False) -> BinaryIO:
     """An ordinary file. A pipe, a device, a folder or a link in its place is an OSError, and is not waited for.
 
     `follow`: a link may lead to it. Only what the user names himself is read so.
@@ -214,6 +215,14 @@ def forget(path: Path) -> None:
             os.fsync(file.fileno())
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def standing(path: Path) -> Path:
+    """A file of the bundle under its own name, or in letters of another case: drivers show VOL-0001.MKV."""
+    if not os.path.lexists(path):
+        with suppress(OSError, StopIteration):
+            return next(p for p in sorted(standing(path.parent).iterdir()) if p.name.lower() == path.name.lower())
+    return path
 
 
 def beside(path: Path) -> BinaryIO:
@@ -310,9 +319,9 @@ def account_of(path: Path, head: Head) -> tuple[Volume, bytes, bytes] | None:
         magic, body, table, table_size, pieces, raw, text, _, digest, _ = FOOTER.unpack(footer)
         digests = body // head.stripe * 32 if head.stripe in (MIB, MIB >> 4) else -1
         tail_size = digests + raw + text
-        if magic != TAIL_MAGIC or raw > DESCRIPTION or text > MANIFEST or table + table_size > body or digests < 0:
-            return None
-        if HEAD.size + body + tail_size + FOOTER.size != size or body % head.stripe or table_size > TABLE:
+        small_enough = raw <= DESCRIPTION and text <= MANIFEST and table_size <= TABLE and table + table_size <= body
+        good = magic == TAIL_MAGIC and small_enough and digests >= 0 and body % head.stripe == 0
+        if not good or HEAD.size + body + tail_size + FOOTER.size != size:
             return None
         tail = read(file, HEAD.size + body, tail_size)
     if hashlib.sha256(tail).digest() != digest:
@@ -399,8 +408,8 @@ def volumes_of(manifest: Json) -> list[Volume]:
 def places_of(heads: Mapping[str, Head | None], bundle_id: str) -> dict[str, str]:
     """Under which name each volume stands: that of a damaged head its name says, and its own name is believed first."""
     own = {name: head.name() for name, head in heads.items() if head is not None and head.bundle == bundle_id}
-    places = {name: name for name, head in heads.items() if head is None}
-    for name in sorted(own, key=lambda name: own[name] == name):
+    places = {name.lower(): name for name, head in heads.items() if head is None}
+    for name in sorted(own, key=lambda name: own[name] == name.lower()):  # of two alike, VOL and vol, the second
         places[own[name]] = name
     return places
 
@@ -408,33 +417,29 @@ def places_of(heads: Mapping[str, Head | None], bundle_id: str) -> dict[str, str
 def opened(folder: Path, *, media: bool = False) -> Bundle:
     """What the folder holds. Two accounts of one bundle, and two bundles without a manifest, are refused."""
     need(folder.is_dir(), f"{shown(folder)}: there is no such folder")
-    names = sorted(name for name in os.listdir(folder) if name.endswith(".mkv"))  # a copy may have got another name
+    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(".mkv"))  # or renamed
     for name in os.listdir(folder) if media else ():
         forget(folder / name)
     heads = {name: head_of(folder / name) for name in names if readable(folder / name)}
-    text = small(folder / "MANIFEST.json", MANIFEST)
-    here = read_manifest(text)
-    manifests = {text: here} if here else {}
+    text = small(standing(folder / "MANIFEST.json"), MANIFEST)
+    manifests = {text: here} if (here := read_manifest(text)) else {}
     raws, volumes = set[bytes](), dict[str, Volume]()
     for name, head in heads.items():
         account = account_of(folder / name, head) if head else None
         if account is not None:
             volume, raw, text = account
             volumes[volume.name] = volume
-            if len(raws) < 2:  # more are not needed to know that they differ
-                raws.add(raw)
+            raws |= {raw} if len(raws) < 2 else set()  # more are not needed to know that they differ
             found = read_manifest(text)
             if found and (here is None or found["id"] == here["id"]):
                 manifests[text] = found
-        differ = "two accounts of the bundle differ, or two bundles are mixed: nothing tells which is right"
-        need(len(manifests) < 2, differ)
+        need(len(manifests) < 2, "two accounts of the bundle differ, or two are mixed: nothing tells which is right")
     raws = {compact(one["description"]) for one in manifests.values()} or raws
     if not raws:
         raise Nothing(f"{shown(folder)}: no manifest is there, nor any volume whose own account is whole")
     need(len(raws) == 1, "volumes of several bundles are mixed")
-    (raw,) = raws
-    bundle_id = hashlib.sha256(raw).hexdigest()
-    foreign = {name for name, head in heads.items() if head is not None and head.bundle != bundle_id}
+    bundle_id = hashlib.sha256(raw := raws.pop()).hexdigest()
+    foreign = {name.lower() for name, head in heads.items() if head is not None and head.bundle != bundle_id}
     try:
         description = parsed(raw, compact) or {}
         check_description(description)
@@ -445,7 +450,8 @@ def opened(folder: Path, *, media: bool = False) -> Bundle:
         listed, documents = volumes_of(manifest), dict(manifest["documents"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Refused(f"the bundle describes itself wrongly: {shown(repr(error))[:100]}") from error
-    strangers = {name for name in names if VOLUME.fullmatch(name)} - {volume.name for volume in listed}
+    strangers = {name for name in names if VOLUME.fullmatch(name)} - {one.name for one in listed}
+    strangers -= {at for one in listed if (at := bundle.places.get(one.name, "")).lower() == one.name}
     return bundle._replace(manifest=text, documents=documents, volumes=listed, strangers=strangers)
 
 
@@ -488,9 +494,8 @@ def in_words(bundle: Bundle, volume: Volume, bad: set[int]) -> str:
     """What is wrong with a volume of which the stripes `bad` are damaged; empty when nothing is."""
     path = bundle.path(volume)
     if not bundle.holds(volume):
-        if volume.name in bundle.foreign:
-            return "belongs to another bundle"
-        return "is no file that can be read" if os.path.lexists(path) else "is missing"
+        other = "is no file that can be read" if os.path.lexists(path) else "is missing"
+        return "belongs to another bundle" if volume.name in bundle.foreign else other
     if bad:
         return f"{len(bad)} of {volume.stripes()} stripes are damaged"
     if bundle.manifest:
@@ -499,7 +504,7 @@ def in_words(bundle: Bundle, volume: Volume, bad: set[int]) -> str:
             same = (read(file, 0, HEAD.size), read(file, HEAD.size + volume.body, len(tail) + 1)) == (head, tail)
         if not same:
             return "its head or its tail is damaged"
-    return f"stands under the name {shown(path.name)}" if path.name != volume.name else ""
+    return f"stands under the name {shown(path.name)}" if path.name.lower() != volume.name else ""
 
 
 def too_many(bundle: Bundle, wrong: Mapping[str, Damage]) -> list[int]:
@@ -510,15 +515,14 @@ def too_many(bundle: Bundle, wrong: Mapping[str, Damage]) -> list[int]:
 
 def damaged_documents(bundle: Bundle) -> list[str]:
     """Files beside the volumes that are not what the manifest and SHA256SUMS say."""
-    raw = small(bundle.folder / "SHA256SUMS", DOCUMENT)
+    raw = small(standing(bundle.folder / "SHA256SUMS"), DOCUMENT)
     sums = {line[66:]: line[:64] for line in raw.decode("utf-8", "replace").splitlines()}
-    stated = small(bundle.folder / "SHA256SUMS.sha256", DOCUMENT)
+    stated = small(standing(bundle.folder / "SHA256SUMS.sha256"), DOCUMENT)
     expected = bundle.documents | {"MANIFEST.json": hashlib.sha256(bundle.manifest).hexdigest()}
     listed = all(sums.get(name) == digest for name, digest in expected.items())
     right = listed and stated == f"{hashlib.sha256(raw).hexdigest()}  SHA256SUMS\n".encode()
-    for name in ("model.sig", "SEAL.json") if right else ():
-        expected |= {name: sums[name]} if name in sums else {}
-    wrong = [one for one, sha in sorted(expected.items()) if sha != file_digest(bundle.folder / checked_path(one))]
+    expected |= {name: sums[name] for name in ("model.sig", "SEAL.json") if right and name in sums}
+    wrong = [n for n, sha in sorted(expected.items()) if sha != file_digest(standing(bundle.folder / checked_path(n)))]
     return wrong if right else [*wrong, "SHA256SUMS", *["SHA256SUMS.sha256"] * listed]  # which one, nothing tells
 
 
@@ -635,8 +639,7 @@ def table_of(bundle: Bundle, volume: Volume, table: bytes) -> Iterator[Piece]:
     try:
         for _ in range(volume.pieces):
             index, flags, targets, length = struct.unpack_from("<BBHI", table, at)
-            transform = description["transforms"][index]
-            fields = transform["fields"]
+            fields = (transform := description["transforms"][index])["fields"]
             need(flags < 2 and targets and 0 < length <= PIECE and length % sum(fields) == 0, broken)
             words = struct.unpack_from(f"<{len(fields)}I", table, at + 8)
             planes, at = [(word >> 30, word & (1 << 30) - 1) for word in words], at + 8 + 4 * len(fields)
@@ -659,9 +662,7 @@ def table_of(bundle: Bundle, volume: Volume, table: bytes) -> Iterator[Piece]:
 
 def check_table(bundle: Bundle, volume: Volume, table: bytes) -> None:
     """No two pieces of a volume go to the same place."""
-    starts, spans = [0], []
-    for file in bundle.description["files"]:
-        starts.append(starts[-1] + file["size"])
+    starts, spans = [0, *accumulate(file["size"] for file in bundle.description["files"])], []
     for piece in table_of(bundle, volume, table):
         spans += [(starts[file] + offset) << 21 | piece.length for file, offset in piece.targets]
     spans.sort()
@@ -714,12 +715,11 @@ def from_wheels(bundle: Bundle, *, trusted: bool) -> Any:
     need(names, f"the bundle is compressed with zstd, and this Python ({python.strip('-')}) has none: {way}")
     message = f"wheels/ holds a program that no signature covers: allow it with --trust-wheels, or {way}"
     need(trusted or Path(__file__).resolve().parent == bundle.folder.resolve(), message)
-    for name in sorted(names):
-        if file_digest(bundle.folder / name) != bundle.documents[name]:
-            continue
+    wheels = {name: standing(bundle.folder / name) for name in sorted(names)}
+    for name in (name for name, path in wheels.items() if file_digest(path) == bundle.documents[name]):
         place = tempfile.mkdtemp(prefix="unpack-")
         atexit.register(shutil.rmtree, place, ignore_errors=True)
-        with reading(bundle.folder / name) as file, zipfile.ZipFile(file) as wheel:  # every name stays below the folder
+        with reading(wheels[name]) as file, zipfile.ZipFile(file) as wheel:  # every name stays below the folder
             need(sum(entry.file_size for entry in wheel.infolist()) < 256 * MIB, f"{name} is too large")
             wheel.extractall(place)
         sys.path.insert(0, place)
@@ -745,8 +745,8 @@ def rotated_back(data: bytes, word: int, rotate: int) -> bytes:
 
 def undone(data: bytes, base: bytes, delta: int) -> bytes:
     """A difference of order-preserving integers, added to its base again: all words at once, in one long integer."""
-    count, step, old = len(data) * 8 // delta, int.from_bytes(data, "little"), int.from_bytes(base, "little")
-    one, most = lanes(count, delta, 1), (1 << delta) - 1
+    step, old = int.from_bytes(data, "little"), int.from_bytes(base, "little")
+    one, most = lanes(len(data) * 8 // delta, delta, 1), (1 << delta) - 1
     top, rest = one << delta - 1, one * (most >> 1)
     if delta > 8:
         step = (step >> 1 & rest) ^ (step & one) * most  # zigzag: 0, -1, 1, -2, ...
@@ -866,10 +866,12 @@ def genuine(key: bytes, message: bytes, signature: bytes) -> bool:
 def check_signature(bundle: Bundle, key_file: str) -> str:
     """Refused unless the owner of the key has signed exactly the files of this bundle; else what to say about it."""
     text = small(Path(key_file), MIB, follow=True).decode("ascii", "replace")
+    if "PRIVATE KEY-----" in text:
+        raise Nothing(f"{shown(key_file)} is a PRIVATE key: give the public one; the private one should never travel")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     pem = lines[:1] == ["-----BEGIN PUBLIC KEY-----"] and lines[-1:] == ["-----END PUBLIC KEY-----"]
     need(pem, f"{shown(key_file)} is no public key in PEM")
-    raw = small(bundle.folder / "model.sig", DOCUMENT)
+    raw = small(standing(bundle.folder / "model.sig"), DOCUMENT)
     need(raw, "model.sig is missing: the bundle is not signed")
     try:
         key, envelope = base64.b64decode("".join(lines[1:-1]), validate=True), json.loads(raw)["dsseEnvelope"]
@@ -888,7 +890,7 @@ def check_signature(bundle: Bundle, key_file: str) -> str:
     covered = [file for file in files if file[0].split("/")[0] not in apart]
     need(sorted(signed) == sorted(covered), "the files of the bundle are NOT those that were signed: do not use them")
     outside = f"; not covered: {', '.join(shown(file[0]) for file in files if file not in covered)}"
-    return f"the signature is good: {len(covered)} files are as signed" + outside * (len(covered) < len(files))
+    return f"the signature is good, files as signed: {len(covered)}" + outside * (len(covered) < len(files))
 
 
 # ---- 9 the destination -----------------------------------------------------------------------------------------------
@@ -984,10 +986,6 @@ class Destination:
             digest.update(data)
             self.hashes[index] = digest, end + len(data)
 
-    def count(self, index: int, size: int) -> None:
-        self.fresh[index] += size
-        need(self.added[index] + self.fresh[index] <= self.files[index]["size"], "two pieces of the bundle overlap")
-
     def sync(self) -> None:
         for file in self.open.values():
             file.flush()
@@ -1064,13 +1062,12 @@ def list_files(bundle: Bundle, *, as_json: bool) -> int:
     size = sum(file["size"] for file in description["files"])
     stored = sum(volume.body for volume in bundle.data())
     if as_json:
-        keys = {"path": "path", "size": "bytes", "sha256": "sha256"}
-        files = [{name: file[key] for key, name in keys.items()} for file in description["files"]]
+        files = [{"path": f["path"], "bytes": f["size"], "sha256": f["sha256"]} for f in description["files"]]
         volumes = [{"name": one.name, "bytes": one.body, "present": bundle.holds(one)} for one in bundle.volumes]
         document(bundle, name=description["name"], bytes=size, stored_bytes=stored, files=files, volumes=volumes)
         return 0
     say(*(f"{file['size']:>16,}  {file['sha256']}  {shown(file['path'])}" for file in description["files"]))
-    about = f"{shown(description['name'])}: {len(description['files'])} files, {size_of(size)}"
+    about = f"{shown(description['name'])}: {size_of(size)}, files: {len(description['files'])}"
     say("", about, f"bundle id {bundle.id}")
     say(*(f"{one.body:>16,}  {one.name}{'' if bundle.holds(one) else '  (not here)'}" for one in bundle.volumes))
     if size and bundle.manifest:
@@ -1096,9 +1093,9 @@ def verify(bundle: Bundle, *, as_json: bool) -> int:
     if not bundle.manifest:
         say(f"{len(bundle.volumes) - len(wrong)} volumes are here and whole, but the manifest is on the last disc")
     elif good:
-        say(f"whole: {len(bundle.volumes)} volumes, every byte is as it was written")
+        say(f"whole: {len(bundle.volumes)} volume{'s' * (len(bundle.volumes) > 1)}, every byte is as it was written")
     elif wrong:
-        say(f"parity does not suffice at {len(lacking)} stripes" if lacking else "parity suffices: use repair")
+        say(f"parity does not suffice (stripes: {len(lacking)})" if lacking else "parity suffices: use repair")
     return code
 
 
@@ -1110,18 +1107,21 @@ def repair(bundle: Bundle) -> int:
     if lacking:
         names = [name for name, one in wrong.items() if lacking[0] in one.stripes]
         where = f"stripe {lacking[0]} of {', '.join(names)}" + f", and {len(lacking) - 1} more" * (len(lacking) > 1)
-        what = f"only {bundle.description['parity']['count']} damaged volumes can be made whole at one place"
+        what = f"parity makes {bundle.description['parity']['count']} of all volumes whole at one place"
         raise Refused(f"{what}, more are damaged: {where}. Copy one of them again; nothing was changed")
     numbers = {number: volume for number, volume in enumerate(bundle.volumes) if volume.name in wrong}
+    idle = not (wrong or bundle.strangers or damaged_documents(bundle))
+    need(idle or os.access(bundle.folder, os.W_OK), "the bundle cannot be written here: copy it to a disk, repair that")
     room = sum(volume.body + len(bundle.tail(volume)) for volume in numbers.values())
-    need(shutil.disk_usage(bundle.folder).free > room, f"{size_of(room)} of free space are needed")
+    need(shutil.disk_usage(bundle.folder).free >= room, f"{size_of(room)} of free space are needed")
     files = {n: reading(bundle.path(volume)) for n, volume in enumerate(bundle.volumes) if bundle.holds(volume)}
-    parts = dict[int, BinaryIO]()
+    parts: dict[int, BinaryIO] = {}
     try:
         for number, volume in numbers.items():
             parts[number] = beside(bundle.folder / volume.name)
         write_volumes(bundle, wrong, files, parts)
         give_names(bundle, {numbers[number].name: part for number, part in parts.items()})
+        bundle.strangers.update(at for one, at in bundle.places.items() if one in wrong and one == at.lower() != at)
     finally:
         for file in (*files.values(), *parts.values()):
             with suppress(OSError):  # of a full disk: the error itself is on its way already
@@ -1146,8 +1146,7 @@ def write_volumes(
                 place = HEAD.size + stripe * volume.stripe
                 data = back[number] if number in lost else read(files[number], place, volume.stripe)
                 good = hashlib.sha256(data).digest() == volume.digest(stripe)
-                why = "parity and data do not belong together"
-                need(good, f"{volume.name}: stripe {stripe} cannot be made again: {why}")
+                need(good, f"{volume.name}: stripe {stripe} cannot be made again: parity and data do not fit together")
                 parts[number].write(data)
     for number, part in parts.items():
         part.write(bundle.tail(numbers[number]))
@@ -1174,8 +1173,10 @@ def restore_documents(bundle: Bundle) -> int:
     if hashlib.sha256(sums).hexdigest() == bundle.documents.get("FILES.sha256"):
         known["FILES.sha256"] = sums
     left = damaged_documents(bundle)
-    for name in sorted(bundle.strangers):
-        put_aside(bundle.folder / name)
+    for path in (bundle.folder / name for name in sorted(bundle.strangers)):
+        made = path.with_name(path.name.lower())  # on some systems it has replaced this one
+        if made == path or not (made.exists() and made.samefile(path)):
+            put_aside(path)
     for name in sorted(set(left) & set(known)):
         file = beside(bundle.folder / name)
         file.write(known[name])
@@ -1183,7 +1184,7 @@ def restore_documents(bundle: Bundle) -> int:
     left = [name for name in left if name not in known]
     say(*(f"{shown(name)}: is damaged or missing, and parity does not cover it: copy it again" for name in left))
     if not left:
-        say(f"whole: {len(bundle.volumes)} volumes")
+        say(f"whole: {len(bundle.volumes)} volume{'s' * (len(bundle.volumes) > 1)}")
     return int(bool(left))
 
 
@@ -1209,10 +1210,10 @@ def unpack(bundle: Bundle, options: argparse.Namespace) -> int:
         else:
             unpack_volume(bundle, volume, there, base, decode)
     if missing := there.end():
-        later = f"{', '.join(absent) or 'later volumes'} are not here: unpack again with them"
+        later = f"not here: {', '.join(absent) or 'others'}. Unpack again with them, or repair (if read only: a copy)"
         say(f"{len(missing)} of {len(there.files)} files are not whole yet; {later}")
         return 1
-    say(f"unpacked and verified: {len(there.files)} files in {shown(folder)}")
+    say(f"unpacked and verified: {len(there.files)} file{'s' * (len(there.files) != 1)} in {shown(folder)}")
     return 0
 
 
@@ -1237,7 +1238,8 @@ def unpack_volume(
                 for index, offset in piece.targets:
                     there.write(index, offset, data)
             for index, _ in piece.targets:
-                there.count(index, piece.length)
+                there.fresh[index] += piece.length
+                need(there.added[index] + there.fresh[index] <= there.files[index]["size"], "two pieces overlap")
             if written >= SYNC:
                 there.checkpoint(volume.number, place + 1)
                 written = 0
@@ -1274,14 +1276,12 @@ def main(words: list[str] | None = None) -> int:
     try:
         bundle = opened(Path(options.bundle), media=options.verify_media)
         about = "the bundle is signed; not checked: give the sender's public key with --key"
-        if options.key or readable(bundle.folder / "model.sig"):
+        if options.key or readable(standing(bundle.folder / "model.sig")):
             about = check_signature(bundle, options.key) if options.key else about
             sys.stderr.write(about + "\n") if options.json else say(about)
-        if options.verb == "unpack":
-            return unpack(bundle, options)
-        if options.verb == "verify":
-            return verify(bundle, as_json=options.json)
-        return repair(bundle) if options.verb == "repair" else list_files(bundle, as_json=options.json)
+        if options.verb in ("unpack", "repair"):
+            return unpack(bundle, options) if options.verb == "unpack" else repair(bundle)
+        return (verify if options.verb == "verify" else list_files)(bundle, as_json=options.json)
     except Refused as error:
         sys.stderr.write(f"unpack.py: {error}\n")
         return 2 if isinstance(error, Nothing) else 1

@@ -59,7 +59,7 @@ Examples:
   modelkit bundle verify /media/stick/out.mkb --verify-media --key sender.pub
 
 \b
-Exit codes: 0 whole, 1 damaged or not signed with KEY, 2 usage or no manifest anywhere, 130 interrupted."""
+Exit codes: 0 whole, 1 damaged, refused or not signed with KEY, 2 usage or no manifest anywhere, 130 interrupted."""
 )
 @click.argument("bundle")
 @key_option
@@ -91,7 +91,7 @@ Examples:
   modelkit bundle list out.mkb --json
 
 \b
-Exit codes: 0 shown, 1 failed or not signed with KEY, 2 usage or no manifest anywhere.""",
+Exit codes: 0 shown, 1 failed, refused or not signed with KEY, 2 usage or no manifest anywhere.""",
 )
 @click.argument("bundle")
 @key_option

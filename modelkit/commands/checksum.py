@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from modelkit.commands._options import json_option, quiet_option, run_safely
+
+if TYPE_CHECKING:
+    from modelkit.operations.checksum_files import Unread
 
 
 @click.command(
@@ -77,13 +81,14 @@ def _tensors(paths: tuple[str, ...], options: dict[str, Any]) -> int:
     from modelkit.report import checksums, console
     from modelkit.report.progress import progress
 
+    unread: list[Unread] = []
     with progress("checksum", None, quiet=options["quiet"]) as bar:
-        tensors = digest_tensors(paths, options["workers"], bar)
+        tensors = digest_tensors(paths, options["workers"], bar, unread)
     if options["as_json"]:
-        console.document(checksums.tensor_document(tensors))
+        console.document(checksums.tensor_document(tensors, unread))
     else:
         console.data(checksums.lines([one.entry for one in tensors], tag=options["tag"]))
-    return 0
+    return _told(unread)
 
 
 def _models(paths: tuple[str, ...], options: dict[str, Any]) -> int:
@@ -91,33 +96,52 @@ def _models(paths: tuple[str, ...], options: dict[str, Any]) -> int:
     from modelkit.report import checksums, console
     from modelkit.report.progress import progress
 
+    unread: list[Unread] = []
     with progress("checksum", None, quiet=options["quiet"]) as bar:
-        models = digest_models(paths, options["workers"], bar)
+        models = digest_models(paths, options["workers"], bar, unread)
     if not options["quiet"]:
         for text in checksums.model_notes(models):
             console.note(text)
     if options["as_json"]:
-        console.document(checksums.model_document(models))
+        console.document(checksums.model_document(models, unread))
     else:
         console.data(checksums.lines([one.entry for one in models], tag=options["tag"]))
-    return 0
+    return _told(unread)
 
 
 def _files(paths: tuple[str, ...], options: dict[str, Any]) -> int:
     from modelkit.operations.checksum import digest_files
+    from modelkit.operations.checksum_files import is_same, own_output
     from modelkit.report import checksums, console
     from modelkit.report.progress import progress
 
+    output, own = own_output(), list[str]()
+
+    def left_out(file: str) -> bool:
+        if same := is_same(file, output):
+            own.append(file)
+        return same
+
     with progress("checksum", None, quiet=options["quiet"]) as bar:
-        files, unread = digest_files(paths, options["workers"], bar)
+        files, unread = digest_files(paths, options["workers"], bar, left_out)
     if options["as_json"]:
         console.document(checksums.file_document(files, unread))
     else:
         console.data(checksums.lines([file.entry for file in files], tag=options["tag"]))
     if not options["quiet"]:
-        for text in checksums.file_notes(files):
+        for text in [*checksums.file_notes(files), *checksums.left_out_notes(own)]:
             console.note(text)
     rotten = checksums.file_problems(files)
-    for problem in [*rotten, *checksums.unread_problems(unread)]:
+    for problem in rotten:
         console.error(problem)
-    return 1 if rotten else 2 if unread else 0
+    code = _told(unread)
+    return 1 if rotten else code
+
+
+def _told(unread: Sequence[Unread]) -> int:
+    """Say what could not be read; the exit code: 1 for a path of the call, 2 for what a folder holds."""
+    from modelkit.report import checksums, console
+
+    for problem in checksums.unread_problems(unread):
+        console.error(problem)
+    return 1 if any(one.error for one in unread) else 2 if unread else 0

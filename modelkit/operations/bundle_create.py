@@ -66,6 +66,7 @@ def create(request: Request, progress: Progress | None = None) -> Created:
     bundle = Path(request.bundle)
     journal, fresh = Journal(bundle), not os.path.lexists(bundle)
     apart(request)
+    now = bundle_documents.created_now()  # a date that is none is refused before the work too
     if request.sign is not None:
         bundle_signature.check_key(Path(request.sign))  # not after hours of work
     if not request.force and not journal.exists():
@@ -79,7 +80,7 @@ def create(request: Request, progress: Progress | None = None) -> Created:
             sealed = seal.make(request.source) if request.seal else b""  # a model that cannot be run is refused now
             done = journal.resume(plan.to_json())
             if done is None:
-                done = Done(bundle_documents.created_now(), plan.sizing)
+                done = Done(now, plan.sizing)
                 journal.begin(plan.to_json(), plan.sizing, done.created)
             journal.tidy()
             created = _Creation(plan, journal, done, sealed, progress).run()
@@ -267,6 +268,7 @@ class _Creation:
             len(data),
             sum(volume.body for volume in data),
             signed=self.plan.request.sign is not None,
+            sealed=self.plan.request.seal,
             wheels=self.plan.request.wheels,
         )
         digests = {name: hashlib.sha256(text).hexdigest() for name, text in documents.items()}

@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Mapping
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 
 from modelkit import bundles
@@ -20,6 +21,7 @@ from modelkit.errors import BadRequest, CannotAccess
 from modelkit.sources import explained
 
 WHEELS = ("zstandard",)
+LATEST = 253_402_300_799  # seconds since 1970: the last of the year 9999, after which dates have another form
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every member of a wheel: the same bytes each time
 
 
@@ -31,7 +33,7 @@ def receiver() -> bytes:
 
 
 def collect(
-    description: Description, created: str, volumes: int, stored: int, *, signed: bool, wheels: bool
+    description: Description, created: str, volumes: int, stored: int, *, signed: bool, sealed: bool, wheels: bool
 ) -> dict[str, bytes]:
     """By name, every document whose digest stands in the manifest. `stored`: bytes of all data bodies."""
     unpack = receiver()
@@ -39,7 +41,7 @@ def collect(
     return {
         "APPROVAL.md": documents.approval(description, created, volumes, stored, digest, signed=signed),
         "FILES.sha256": documents.files_list(description.files),
-        "README.txt": documents.readme(description, volumes, signed=signed),
+        "README.txt": documents.readme(description, volumes, signed=signed, sealed=sealed),
         "sbom.cdx.json": documents.bill_of_materials(description, created),
         "unpack.py": unpack,
         **({f"wheels/{name}": data for name, data in _wheels().items()} if wheels else {}),
@@ -47,16 +49,17 @@ def collect(
 
 
 def again(manifest: Manifest) -> dict[str, bytes]:
-    """The documents of a bundle that is there, for `repair`. A signed one is known by its README."""
+    """The documents of a bundle that is there, for `repair`. A signed one, and a sealed one, is known by its README."""
     data = manifest.data
     found: dict[str, bytes] = {}
-    for signed in (False, True):
+    for signed, sealed in product((False, True), repeat=2):
         made = collect(
             manifest.description,
             manifest.created,
             len(data),
             sum(volume.body for volume in data),
             signed=signed,
+            sealed=sealed,
             wheels=False,
         )
         found |= {n: d for n, d in made.items() if hashlib.sha256(d).hexdigest() == manifest.documents.get(n)}
@@ -68,9 +71,12 @@ def created_now() -> str:
     text = os.environ.get("SOURCE_DATE_EPOCH")
     try:
         seconds = int(text) if text else int(time.time())
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-    except (ValueError, OverflowError, OSError):
-        raise BadRequest(f"SOURCE_DATE_EPOCH is '{text}'", "set it to seconds since 1970, e.g. 1700000000") from None
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= LATEST:
+        fix = f"set it to seconds since 1970, e.g. 1700000000; {LATEST} at most (the year 9999)"
+        raise BadRequest(f"SOURCE_DATE_EPOCH is '{text}'", fix)
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _wheels() -> dict[str, bytes]:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from modelkit.bundles import limits
 from modelkit.bundles.layout import FOOTER, HEAD, Head, read_footer, read_head
-from modelkit.bundles.manifest import Manifest, Volume, intact, read_manifest
+from modelkit.bundles.manifest import Manifest, Volume, lying, read_manifest
 from modelkit.errors import BrokenFile, CannotAccess, ModelkitError, Refused, Unknowable
 from modelkit.operations.bundle_account import manifest_so_far
 from modelkit.sources import LocalFile, explained, open_file
 
 MANIFEST = "MANIFEST.json"
-NAME = re.compile(r"(vol|par)-\d{4}\.mkv", re.ASCII)
+NAME = re.compile(r"(vol|par)-\d{4}\.mkv", re.ASCII | re.IGNORECASE)
 MOST = 100_000  # entries of a folder that are looked at
 
 
@@ -59,7 +59,7 @@ class Bundle:
 
 
 def open_bundle(path: str, *, media: bool = False, partial: bool = False) -> Bundle:
-    """Raises Unknowable where no manifest is, Refused where several contradict each other, CannotAccess.
+    """Raises Unknowable where no manifest is, Refused for one that lies or where several contradict, CannotAccess.
 
     `media`: everything in it is read from the medium itself, not from the page cache. `partial`: without a manifest,
     what the data volumes say of themselves will do.
@@ -72,7 +72,7 @@ def open_bundle(path: str, *, media: bool = False, partial: bool = False) -> Bun
     names = sorted(name for name, plain in entries.items() if plain)
     for name in names if media else ():
         drop_cache(folder / name)
-    found = [Found(folder / name, _head(folder / name)) for name in names if name.endswith(".mkv")]
+    found = [Found(folder / name, _head(folder / name)) for name in names if name.lower().endswith(".mkv")]
     manifest, faults = _manifest(folder, found, partial=partial)
     volumes = tuple(_locate(folder, volume, manifest, found) for volume in manifest.volumes)
     used = {located.path for located in volumes}
@@ -120,38 +120,48 @@ def _head(path: Path) -> Head | None:
 def _manifest(folder: Path, found: Iterable[Found], *, partial: bool) -> tuple[Manifest, list[str]]:
     faults: list[str] = []
     main: Manifest | None = None
-    file = folder / MANIFEST
+    lies: list[ModelkitError] = []
+    file = standing(folder / MANIFEST)
     try:
-        main = read_manifest(read_small(file, limits.MANIFEST), MANIFEST)
+        main = _believed(read_small(file, limits.MANIFEST), MANIFEST, lies)
     except ModelkitError as error:
         faults.append(str(error) if file.is_file() and not file.is_symlink() else f"{MANIFEST}: {absence(file)}")
-    copies = [copy for one in found if (copy := _copy(one, main)) is not None]
+    copies = [copy for one in found if (copy := _copy(one, main, lies)) is not None]
     manifests = {manifest.pack(): manifest for manifest in [*([main] if main is not None else []), *copies]}
-    if partial and not manifests and not _lies(file):
+    if lies and not manifests:  # not passed over, as a damaged one is
+        raise Refused(f"{folder}: the manifest is refused: {lies[0].message}", lies[0].fix)
+    if partial and not manifests:
         so_far = manifest_so_far(folder, ((one.path, one.head) for one in found))
         if so_far is not None:
             return so_far, faults
     if not manifests:
-        raise Unknowable(
-            f"{folder}: no manifest, neither {MANIFEST} nor in a volume ({'; '.join(faults)})",
-            "copy the last medium too: it has the manifest",
-        )
+        raise _nothing(folder, "; ".join(faults))
     if len(manifests) > 1:
         message = f"{folder}: the manifests in it contradict each other, and nothing tells which is right"
         raise Refused(message, "remove what belongs to another bundle, or copy the bundle again")
     return next(iter(manifests.values())), faults
 
 
-def _lies(file: Path) -> bool:
-    """Whether a manifest that is not believed is as it was written: not passed over, as a damaged one is."""
+def _nothing(folder: Path, faults: str) -> Unknowable:
+    """No manifest: on a medium that is away, or since it is another thing."""
+    if (folder / "oci-layout").is_file():
+        fix = "tools for registries read it (skopeo, ORAS); for a bundle, run bundle create without --format oci"
+        return Unknowable(f"{folder}: is an OCI image layout, not a bundle of volumes", fix)
+    message = f"{folder}: no manifest, neither {MANIFEST} nor in a volume ({faults})"
+    return Unknowable(message, "copy the last medium too: it has the manifest")
+
+
+def _believed(data: bytes, name: str, lies: list[ModelkitError]) -> Manifest:
+    """The manifest; one that is as it was written and says what cannot be goes to `lies`. Raises ModelkitError."""
     try:
-        intact(read_small(file, limits.MANIFEST), MANIFEST)
-    except ModelkitError:
-        return False
-    return True
+        return read_manifest(data, name)
+    except ModelkitError as error:
+        if lying(data, name):
+            lies.append(error)
+        raise
 
 
-def _copy(found: Found, main: Manifest | None) -> Manifest | None:
+def _copy(found: Found, main: Manifest | None, lies: list[ModelkitError]) -> Manifest | None:
     """The manifest in a volume's tail; not that of another bundle, when it is known which one this is."""
     if found.head is None or (main is not None and found.head.bundle.hex() != main.description.id):
         return None
@@ -162,12 +172,23 @@ def _copy(found: Found, main: Manifest | None) -> Manifest | None:
             footer = read_footer(source.read(max(0, size - FOOTER), min(FOOTER, size)), found.path.name)
             if not footer.manifest or size < FOOTER + footer.manifest:
                 return None
-            manifest = read_manifest(source.read(size - FOOTER - footer.manifest, footer.manifest), found.path.name)
+            text = source.read(size - FOOTER - footer.manifest, footer.manifest)
+            manifest = _believed(text, found.path.name, lies)
         finally:
             source.close()
     except ModelkitError:
         return None  # told as damage when the volume is verified
     return manifest if manifest.description.id == found.head.bundle.hex() else None
+
+
+def standing(path: Path) -> Path:
+    """A file of a bundle under its own name, or in other letters: drivers of old file systems show VOL-0001.MKV."""
+    if os.path.lexists(path):
+        return path
+    with suppress(OSError):
+        folder = standing(path.parent)
+        return next((one for one in sorted(folder.iterdir()) if one.name.lower() == path.name.lower()), path)
+    return path
 
 
 def read_small(path: Path, most: int) -> bytes:
@@ -182,7 +203,8 @@ def read_small(path: Path, most: int) -> bytes:
 def _locate(folder: Path, volume: Volume, manifest: Manifest, found: Iterable[Found]) -> Located:
     """The file of a volume: the one with its name, unless its head says that it is another one."""
     wanted = Head(volume.kind, volume.number, bytes.fromhex(manifest.description.id), manifest.description.stripe)
-    named = next((one for one in found if one.path == folder / volume.name), None)
+    alike = sorted((one for one in found if _says(one.path, volume)), key=lambda one: one.path.name != volume.name)
+    named = next((one for one in alike if one.head == wanted), alike[0] if alike else None)
     if named is not None and named.head == wanted:
         return Located(volume, named.path)
     elsewhere = next((one for one in found if one.head == wanted), None)
@@ -193,6 +215,11 @@ def _locate(folder: Path, volume: Volume, manifest: Manifest, found: Iterable[Fo
     if named.head is None:
         return Located(volume, named.path, "has a damaged head")
     return Located(volume, None, _stranger(named, manifest))
+
+
+def _says(path: Path, volume: Volume) -> bool:
+    """Whether a file's name is that of the volume, in letters of any case."""
+    return path.name.lower() == volume.name
 
 
 def absence(path: Path) -> str:

@@ -49,8 +49,8 @@ class ParityFiles:
         """Data volume `volume` (from 1) starts."""
         self.abandon()
         if self.count and volume + self.count > 256:
-            message = f"more than {256 - self.count} volumes became necessary, which parity cannot cover"
-            raise Refused(message, "choose a larger --volume-size, or --parity 0")
+            message = f"data needs more volumes than go with --parity {self.count}: {256 - self.count}, of 256 in all"
+            raise Refused(message, "choose a larger --volume-size, or less --parity")
         self._column = [row[volume - 1] for row in self.rows]
         self._stripes = 0
         for number in range(self.count):

@@ -222,6 +222,10 @@ def _sizing(draft: Plan) -> Sizing:
     most = limits.PARITY_SET - parity if parity else limits.VOLUMES
     if planned > most:
         message = f"{planned:,} volumes of {volume:,} bytes, and at most {most:,} belong together"
+        if parity and planned + 1 <= limits.PARITY_SET:  # less of it would do
+            message += f": {limits.PARITY_SET} in all, of which {parity} of parity"
+            fix = f"choose --parity {limits.PARITY_SET - planned} or less, or a larger --volume-size"
+            raise Refused(message, fix)
         raise Refused(message, "choose a larger --volume-size")
     return Sizing(volume, body, stripe, parity, planned if parity else 0)
 

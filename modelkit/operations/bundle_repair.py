@@ -16,12 +16,12 @@ from modelkit.bundles import limits
 from modelkit.bundles.layout import DIGEST, HEAD, name_of
 from modelkit.bundles.manifest import Manifest
 from modelkit.bundles.parity import Matrix, Recovery, accumulate, matrix, recovery
-from modelkit.errors import BrokenFile, Refused
+from modelkit.errors import BrokenFile, CannotAccess, Refused
 from modelkit.execute import fsync
 from modelkit.lazy import np
 from modelkit.moving import write_at
 from modelkit.operations import bundle_documents
-from modelkit.operations.bundle_open import MANIFEST, NAME
+from modelkit.operations.bundle_open import MANIFEST, NAME, standing
 from modelkit.operations.bundle_signature import open_signed
 from modelkit.operations.bundle_verify import SUMS, UNLISTED, Verified, VolumeState, check, read_stripe
 from modelkit.operations.checksum_work import Progress
@@ -58,7 +58,7 @@ def repair(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Repaired:
-    """Make the bundle whole. Raises Refused, with nothing changed, where parity does not suffice.
+    """Make the bundle whole. Raises Refused, with nothing changed, where parity does not suffice; CannotAccess.
 
     `key`: refuse a bundle that its owner has not signed. `media`: read from the medium, not from the page cache.
     """
@@ -66,13 +66,16 @@ def repair(
     before = check(bundle, threads=threads, progress=progress)
     if not before.repairable:
         raise Refused(*_too_much(before))
+    if not before.whole and not os.access(bundle.path, os.W_OK):
+        fix = "copy the bundle to a folder that can be written, and repair it there"
+        raise CannotAccess(f"{path}: cannot be written", fix)
     if before.damaged:
         _Rebuilding(before).run()
     misnamed = [state.path.name for state in before.damaged if state.path and NAME.fullmatch(state.path.name)]
     others = dict.fromkeys((*bundle.strangers, *misnamed))
     aside = tuple(_put_aside(bundle.path, name) for name in others if _is_stranger(bundle.path, name, before))
     documents, unrepaired = _documents(before)
-    unproven = tuple(name for name in UNLISTED if SUMS[0] in documents and _plain(bundle.path / name))
+    unproven = tuple(name for name in UNLISTED if SUMS[0] in documents and _plain(standing(bundle.path / name)))
     fsync(bundle.path)
     stripes, volumes = sum(len(state.bad) for state in before.volumes), tuple(s.volume.name for s in before.damaged)
     return Repaired(before, volumes, stripes, documents, aside, unrepaired, unproven)
@@ -195,8 +198,10 @@ def _recovery(data: int, rows: Matrix, lost: tuple[int, ...]) -> Recovery:
 
 
 def _is_stranger(folder: Path, name: str, before: Verified) -> bool:
-    """Not where a restored volume has taken the name."""
-    return os.path.lexists(folder / name) and name not in {state.volume.name for state in before.volumes}
+    """Not where a restored volume has taken the name, on some systems in letters of any case."""
+    path, own = folder / name, folder / name.lower()
+    taken = name in {state.volume.name for state in before.volumes}
+    return os.path.lexists(path) and not taken and not (own != path and own.exists() and own.samefile(path))
 
 
 def _put_aside(folder: Path, name: str) -> str:
@@ -252,7 +257,7 @@ def _sums(manifest: Manifest, folder: Path) -> bytes:
     """SHA256SUMS anew: of volumes and documents that have been verified."""
     digests = {**manifest.documents, MANIFEST: _sha256(manifest.pack())}
     for name in (*(volume.name for volume in manifest.volumes), *UNLISTED):
-        path = folder / name
+        path = standing(folder / name)
         if _plain(path):
             with explained(path), path.open("rb") as file:
                 digests[name] = hashlib.file_digest(file, "sha256").hexdigest()

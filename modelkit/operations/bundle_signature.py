@@ -9,7 +9,7 @@ from pathlib import Path
 from modelkit.bundles import limits, signature
 from modelkit.bundles.description import Description
 from modelkit.errors import CannotAccess, ModelkitError, Refused
-from modelkit.operations.bundle_open import Bundle, open_bundle, read_small
+from modelkit.operations.bundle_open import Bundle, open_bundle, read_small, standing
 
 NAME = "model.sig"
 MATERIAL = "verificationMaterial"  # of the Sigstore bundle: which key it is
@@ -44,8 +44,12 @@ def same_key(path: Path, key: Path) -> bool:
 
 
 def check_signature(bundle: Bundle, key: str) -> Signature:
-    """Whether model.sig is of this key and of these files. Raises CannotAccess where there is none."""
-    path = bundle.path / NAME
+    """Whether model.sig is of this key and of these files.
+
+    Raises BadRequest for a private key, CannotAccess where there is no signature.
+    """
+    signature.refuse_private(Path(key))
+    path = standing(bundle.path / NAME)
     if not path.is_file():
         raise CannotAccess(f"{path}: is not there", "the bundle is not signed: ask the sender to sign it (--sign)")
     fingerprint = signature.fingerprint(Path(key))

@@ -91,6 +91,10 @@ COLUMNS = [
 ]  # fmt: skip
 
 
+MARKS = limits.VALUES // 5
+"""In the names of a tree, or of its base: the marks that its description may have besides its own."""
+
+
 def read_tree(source: str) -> Tree:
     """Every file below `source`, or the file itself. Raises Refused for what cannot be restored everywhere."""
     root = Path(source)
@@ -110,6 +114,11 @@ def read_tree(source: str) -> Tree:
             raise Refused(f"{path!r}: {fault}", "rename it: it could not be restored on every system")
     if len(files) > limits.FILES or len(folders) > limits.FILES:
         raise Refused(f"{source}: has more than {limits.FILES:,} files or folders", "pack them into an archive first")
+    marks = sum(path.count(mark) for path in [*(file.path for file in files), *folders] for mark in "{[,")
+    if marks > MARKS:
+        raise Refused(
+            f"{source}: has {marks:,} commas and brackets in its names", "pack the files into an archive first"
+        )
     if not files and not folders:
         raise Refused(f"{source}: holds no file", "name the folder of a model, or a file")
     return Tree(os.path.basename(os.path.abspath(source)), tuple(files), folders)

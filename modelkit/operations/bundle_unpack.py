@@ -114,7 +114,7 @@ class _Unpacking:
         lost = [one for one in lost if self.target.volumes.get(one.volume.number, 0) < one.volume.pieces]
         if lost:
             names = ", ".join(f"{located.volume.name} {located.why}" for located in lost[:5])
-            fix = "copy them into the folder and run again, or repair the bundle; what is done stays done"
+            fix = f"{_way(self.bundle.path)}; what is done stays done"
             raise CannotAccess(f"{self.bundle.path}: {names}", fix)
         unfinished = [file.path for n, file in enumerate(self.description.files) if n not in self.target.finished]
         if unfinished and self.bundle.partial:
@@ -252,6 +252,13 @@ class _Unpacking:
             return number
 
         return in_order(executor, verify, range(first, located.volume.body // stripe), self.depth)
+
+
+def _way(folder: Path) -> str:
+    """What to do about volumes that are not there: a medium that is read only is added to nowhere."""
+    if os.access(folder, os.W_OK):
+        return "copy them into the folder and run again, or repair the bundle"
+    return "copy the bundle to a folder that can be written, add them or repair it there, and unpack from it"
 
 
 def check_stripe(source: LocalFile, number: int, into: memoryview, digests: bytes, name: str) -> None:

@@ -15,7 +15,7 @@ from modelkit.bundles.layout import DIGEST, HEAD
 from modelkit.bundles.manifest import Manifest, Volume
 from modelkit.bundles.transforms import room
 from modelkit.errors import ModelkitError
-from modelkit.operations.bundle_open import Bundle, Located, open_bundle, read_small
+from modelkit.operations.bundle_open import Bundle, Located, open_bundle, read_small, standing
 from modelkit.operations.bundle_pool import IN_FLIGHT, in_order
 from modelkit.operations.bundle_signature import Signature, check_signature
 from modelkit.operations.checksum_work import Progress
@@ -207,14 +207,14 @@ def _digest(folder: Path, name: str) -> str | None:
     if ".." in parts or name.startswith("/") or "" in parts or "\\" in name:
         return None  # a manifest may name only what lies in the bundle
     try:
-        return hashlib.sha256(read_small(folder / name, limits.DOCUMENT)).hexdigest()
+        return hashlib.sha256(read_small(standing(folder / name), limits.DOCUMENT)).hexdigest()
     except (ModelkitError, ValueError):
         return None
 
 
 def _listed(path: Path) -> dict[str, str] | None:
     try:
-        lines = read_small(path, limits.DOCUMENT).decode("utf-8", "replace").splitlines()
+        lines = read_small(standing(path), limits.DOCUMENT).decode("utf-8", "replace").splitlines()
     except ModelkitError:
         return None
     return {line[66:]: line[:64] for line in lines}

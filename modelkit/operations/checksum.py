@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from modelkit.errors import ModelkitError
 from modelkit.operations.checksum_files import Content, Unread, content, files_of, size_of
@@ -15,6 +15,9 @@ from modelkit.sums import MODEL, Entry
 if TYPE_CHECKING:
     from modelkit.operations.checksum_model import ModelDigest
     from modelkit.operations.checksum_tensors import StoredArray
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +61,19 @@ class NamedModel:
 
 
 def digest_files(
-    paths: Sequence[str], workers: int | None = None, progress: Progress | None = None
+    paths: Sequence[str],
+    workers: int | None = None,
+    progress: Progress | None = None,
+    left_out: Callable[[str], bool] = lambda _: False,
 ) -> tuple[list[FileDigest], list[Unread]]:
     """sha256 of every file that `paths` stand for, in their order, and what could not be read.
 
-    Raises CannotAccess for a path that is not there. `progress` is told bytes.
+    `left_out`: files of a folder that are passed over. `progress` is told bytes. Raises CannotAccess where the only
+    path is not there; of several, those that are there are read.
     """
     unread: list[Unread] = []
-    files = [file for path in paths for file in files_of(path, unread)]
+    named = _of_each(paths, lambda path: list(files_of(path, unread)), unread)
+    files = [file for path, below in named for file in below if file == path or not left_out(file)]
     known = {file: by_content_address(file) for file in files}
 
     def work(file: str, meter: Meter) -> Content | Unread:
@@ -86,22 +94,53 @@ def digest_files(
     return digests, unread
 
 
+def _of_each(paths: Sequence[str], work: Callable[[str], T], unread: list[Unread]) -> list[tuple[str, T]]:
+    """What each path gives; of several, one that gives nothing goes to `unread` and keeps the others from nothing."""
+    found = []
+    for path in paths:
+        try:
+            found.append((path, work(path)))
+        except ModelkitError as error:
+            if len(paths) == 1:
+                raise
+            unread.append(Unread(path, str(error), error))
+    return found
+
+
 def digest_tensors(
-    paths: Sequence[str], workers: int | None = None, progress: Progress | None = None
+    paths: Sequence[str],
+    workers: int | None = None,
+    progress: Progress | None = None,
+    unread: list[Unread] | None = None,
 ) -> list[TensorDigest]:
-    """sha256 of every stored array of the models at `paths`. Raises what `open_model` raises."""
+    """sha256 of every stored array of the models at `paths`.
+
+    Raises what `open_model` raises for the only path; of several, those that cannot be opened go to `unread`.
+    """
     from modelkit.operations.checksum_tensors import arrays_of, stored_digests
     from modelkit.operations.opening import open_model
 
-    arrays = [array for path in paths for array in arrays_of(open_model(path, fold=False), path)]
+    opened = _of_each(
+        paths, lambda path: list(arrays_of(open_model(path, fold=False), path)), [] if unread is None else unread
+    )
+    arrays = [array for _, stored in opened for array in stored]
     found = stored_digests(arrays, workers, progress)
     return [TensorDigest(array, digest) for array, digest in zip(arrays, found, strict=True)]
 
 
 def digest_models(
-    paths: Sequence[str], workers: int | None = None, progress: Progress | None = None
+    paths: Sequence[str],
+    workers: int | None = None,
+    progress: Progress | None = None,
+    unread: list[Unread] | None = None,
 ) -> list[NamedModel]:
-    """The model digest of each path. `progress` is told values, for each model anew."""
+    """The model digest of each path. `progress` is told values, for each model anew.
+
+    Raises what `model_digest` raises for the only path; of several, those that have none go to `unread`.
+    """
     from modelkit.operations.checksum_model import model_digest
 
-    return [NamedModel(path, model_digest(path, workers=workers, progress=progress)) for path in paths]
+    def work(path: str) -> ModelDigest:
+        return model_digest(path, workers=workers, progress=progress)
+
+    return [NamedModel(path, model) for path, model in _of_each(paths, work, [] if unread is None else unread)]

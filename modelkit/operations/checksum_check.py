@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -77,6 +77,7 @@ def check(
     if not chosen:
         raise BadRequest(f"{listing}: names none of {', '.join(paths)}", "name the folder that the list is about")
     found = {**_files(chosen, workers, progress), **_tensors(chosen, workers, progress), **_models(chosen, workers)}
+    found |= _meant(chosen, found, kind, workers)
     return Report(
         tuple(found[number] for number in range(len(chosen))), read.unreadable, len(targets) - len(chosen), read.unread
     )
@@ -201,6 +202,24 @@ def _models(targets: Sequence[_Target], workers: int | None) -> dict[int, Checke
                 state: State = "UNREADABLE" if os.path.exists(path) else "MISSING"
                 found[number] = Checked(entry, "model", state, hint=str(outcome))
     return found
+
+
+def _meant(
+    targets: Sequence[_Target], found: Mapping[int, Checked], kind: Kind, workers: int | None
+) -> dict[int, Checked]:
+    """Plain lines that are not the digest of their file, where they are that of the model in it: `checksum --model`."""
+    open_lines = [
+        number
+        for number, one in found.items()
+        if one.state == "FAILED" and (one.kind, targets[number].entry.kind, kind) == ("file", "unknown", "unknown")
+    ]
+    chosen = [number for number in open_lines if targets[number].entry.algorithm == "sha256"]
+    models = {path: _attempt(path, workers) for path in dict.fromkeys(targets[number].path for number in chosen)}
+    return {
+        number: Checked(entry, "model", "OK", entry.digest)
+        for number in chosen
+        if models[targets[number].path] == (entry := targets[number].entry).digest
+    }
 
 
 def _attempt(path: str, workers: int | None) -> str | ModelkitError:

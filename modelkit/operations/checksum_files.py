@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from modelkit.errors import BrokenFile, CannotAccess
+from modelkit.errors import BrokenFile, CannotAccess, ModelkitError
 from modelkit.operations.checksum_work import Meter, Updates, hash_span
 from modelkit.sources import LocalFile, explained
 from modelkit.sums import GIT
@@ -26,10 +26,11 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {}\n"
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A file that was not read, and why."""
+    """A file that was not read, and why; `error` where it is a path of the call itself."""
 
     path: str
     reason: str
+    error: ModelkitError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,24 @@ class Content:
 
     size: int
     digests: Mapping[str, str]
+
+
+def own_output() -> tuple[int, int] | None:
+    """Device and number of the file that standard output goes to; None where it is no file."""
+    try:
+        found = os.fstat(1)
+    except OSError:  # closed
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+
+
+def is_same(path: str, output: tuple[int, int] | None) -> bool:
+    """Whether a path is the file that `own_output` told of."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == output
 
 
 def files_of(path: str, unread: list[Unread]) -> Iterator[str]:

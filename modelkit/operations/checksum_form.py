@@ -107,9 +107,9 @@ def _canonical(opened: Opened, architecture: Architecture, config: Config) -> No
     expected = (row.names["gguf"].format(layer) for row, layer in architecture.expected(config))
     missing = tuple(name for name in expected if name not in names)
     if missing:
-        notes.append(f"digest of a part: {len(missing):,} tensors of {architecture.name} are not here ('{missing[0]}')")
+        notes.append(f"digest of a part: {len(missing):,} of {architecture.name}'s tensors not here ('{missing[0]}')")
     if extra:
-        notes.append(f"{extra:,} tensors are none of {architecture.name}'s: they count under their stored names")
+        notes.append(f"tensors that are none of {architecture.name}'s, counted under their stored names: {extra:,}")
     return NormalForm("canonical", architecture.name, tuple(members), tuple(notes), missing=missing)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 
 from modelkit.errors import BrokenFile
@@ -31,13 +32,15 @@ class Places:
         if not any(self._inside(os.path.abspath(os.path.join(base, name))) for base in bases):
             absolute = "an absolute path" if os.path.isabs(name) else "a path that leaves the folder"
             message = f"{self._where}: names '{entry.name[:200]}', {absolute}"
-            fix = "nothing was read; name the file or its folder in the call if that is meant"
+            folder, where = shlex.quote(os.path.dirname(entry.name)[:200]), shlex.quote(self._where)
+            fix = f"nothing was read; if that is meant, name the folder: modelkit checksum {folder} --check {where}"
             raise BrokenFile(message, fix, "manifest-path-escapes")
 
     def find(self, entry: Entry, asked: Kind) -> tuple[str, str, Kind] | None:
         """(path, tensor or "", kind) of an entry; None for one that the paths of the call do not include.
 
-        `asked` is the kind that the call says. A name of no kind is a file's; `FILE:TENSOR` where only FILE is there.
+        `asked` is the kind that the call says. A name of no kind is a file's, that of a folder a model's;
+        `FILE:TENSOR` where only FILE is there.
         """
         kind = entry.kind if entry.kind != "unknown" else asked
         whole = self._candidates(entry.name)
@@ -45,7 +48,8 @@ class Places:
             there = next(filter(os.path.lexists, whole), None)
             if there is not None or kind != "unknown":
                 path = there or next(iter(whole), None)
-                return (path, "", "file" if kind == "unknown" else kind) if path else None
+                plain: Kind = "model" if path and os.path.isdir(path) else "file"  # a folder has no other digest
+                return (path, "", plain if kind == "unknown" else kind) if path else None
         at = entry.name.find(":")
         while at > 0:
             for path in self._candidates(entry.name[:at]):

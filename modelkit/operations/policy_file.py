@@ -19,6 +19,8 @@ from modelkit.rules._contract import LEVELS
 from modelkit.rules._policy import Ignore, Pin, Policy
 from modelkit.sources import explained
 
+EXAMPLE = "mend it there; docs/how-to/ci.md has an example, and modelkit policy init MODEL writes one"
+PINS = "let modelkit policy init MODEL write the pins"
 REQUIRED = ("checksum", "config", "license", "tokenizer")
 TABLES = {
     "validate": ("level", "fail-on", "baseline"),
@@ -39,7 +41,7 @@ def load(path: str) -> Policy:
     try:
         found = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BadRequest(f"{path}: is no TOML: {error}") from None
+        raise BadRequest(f"{path}: is no TOML: {error}", EXAMPLE) from None
     if os.path.basename(path) == "pyproject.toml":
         tools = _table(found, "tool", path)
         found = dict(_table(tools, "modelkit", path))
@@ -65,7 +67,9 @@ def parse(found: Mapping[str, Any], path: str) -> Policy:
     if not isinstance(forbid_pickle, bool):  # "true" in quotes must not switch it off
         raise BadRequest(f"{path}: policy.forbid-pickle is '{forbid_pickle}'", "write true or false, without quotes")
     if baseline is not None and not isinstance(baseline, str):
-        raise BadRequest(f"{path}: validate.baseline must be the name of a file")
+        raise BadRequest(
+            f"{path}: validate.baseline must be the name of a file", 'write baseline = "modelkit.baseline.json"'
+        )
     return Policy(
         path=path,
         level=level,
@@ -87,7 +91,7 @@ def parse(found: Mapping[str, Any], path: str) -> Policy:
 def _table(found: Mapping[str, Any], name: str, path: str) -> Mapping[str, Any]:
     table = found.get(name, {})
     if not isinstance(table, dict):
-        raise BadRequest(f"{path}: [{name}] must be a table")
+        raise BadRequest(f"{path}: [{name}] must be a table", EXAMPLE)
     known = TABLES.get(name)
     if known is not None:
         _known(table, known, path, f"key of [{name}]")
@@ -97,7 +101,7 @@ def _table(found: Mapping[str, Any], name: str, path: str) -> Mapping[str, Any]:
 def _list(found: Mapping[str, Any], name: str, path: str) -> list[Any]:
     items = found.get(name, [])
     if not isinstance(items, list) or not all(isinstance(one, dict) for one in items):
-        raise BadRequest(f"{path}: [[{name}]] must be a list of tables")
+        raise BadRequest(f"{path}: [[{name}]] must be a list of tables", EXAMPLE)
     return items
 
 
@@ -116,7 +120,7 @@ def _one_of(value: object, words: tuple[object, ...], what: str) -> None:
 def _words(table: Mapping[str, Any], name: str, path: str) -> tuple[str, ...]:
     found = table.get(name, [])
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-        raise BadRequest(f"{path}: {name} must be a list of words")
+        raise BadRequest(f"{path}: {name} must be a list of words", f'write {name} = ["WORD", "WORD"]')
     return tuple(found)
 
 
@@ -154,8 +158,8 @@ def _ignore(found: Mapping[str, Any], words: set[str], path: str) -> Ignore:
 
 def _pin(found: object, what: str) -> Pin:
     if not isinstance(found, dict) or not isinstance(found.get("tensors", {}), dict):
-        raise BadRequest(f"{what} must be a table")
+        raise BadRequest(f"{what} must be a table", PINS)
     size, digest = found.get("size"), found.get("sha256", "")
     if size is not None and type(size) is not int:
-        raise BadRequest(f"{what}: size must be a whole number")
+        raise BadRequest(f"{what}: size must be a whole number", PINS)
     return Pin(str(digest).lower(), size, {str(name): str(value) for name, value in found.get("tensors", {}).items()})

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from modelkit.bundles.seal import POSITIONS, STEP, TOP, Seal, parse
 from modelkit.errors import BadValue, CannotAccess, Refused, Unsupported
 from modelkit.lazy import np
+from modelkit.operations.bundle_open import standing
 from modelkit.operations.checksum_model import digest_of
 from modelkit.operations.gates import GATES, Gate, Judgement
 from modelkit.operations.runnable import Runnable, runnable
@@ -138,7 +139,7 @@ def read(bundle: Path | str) -> bytes:
     """The seal in a bundle's folder, or in a file that was taken out of it."""
     path = Path(bundle)
     if path.is_dir():
-        path = path / FILE
+        path = standing(path / FILE)
     if path.name == FILE and path.parent.is_dir() and not path.exists():
         fix = "make the bundle with one: modelkit bundle create MODEL BUNDLE --seal"
         raise CannotAccess(f"{path.parent}: holds no seal ({FILE})", fix)

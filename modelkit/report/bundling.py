@@ -12,15 +12,15 @@ from modelkit.operations.bundle_repair import Repaired
 from modelkit.operations.bundle_signature import Signature
 from modelkit.operations.bundle_unpack import Unpacked
 from modelkit.operations.bundle_verify import UNLISTED, Verified
-from modelkit.report.text import escape, seconds, size, table
+from modelkit.report.text import counted, escape, seconds, size, table
 
 
 def plan_lines(plan: Plan) -> list[str]:
     """`create --plan`."""
-    sizing, total = plan.sizing, plan.tree.size
+    sizing, total, files = plan.sizing, plan.tree.size, counted(len(plan.tree.files), "file")
     each = f" of {sizing.volume:,} bytes ({size(sizing.volume)})" if sizing.volume else ""
     return [
-        f"source    {escape(plan.tree.name)}: {len(plan.tree.files):,} files, {total:,} bytes ({size(total)})",
+        f"source    {escape(plan.tree.name)}: {files}, {counted(total, 'byte')} ({size(total)})",
         f"stored    about {size(plan.estimate)}, {plan.estimate / max(total, 1):.3f} of the source: an estimate",
         f"volumes   about {plan.volumes:,}{each}",
         f"parity    {_parity(plan)}",
@@ -65,13 +65,13 @@ def created_lines(created: Created) -> list[str]:
     """What was written."""
     manifest, total = created.manifest, created.manifest.description.size
     volumes = [*manifest.data, *manifest.parity]
-    lines = [f"{volume.name}  {created.files[volume.name][0]:,} bytes" for volume in volumes]
+    lines = [f"{volume.name}  {counted(created.files[volume.name][0], 'byte')}" for volume in volumes]
     if created.resumed:
-        lines.insert(0, f"resumed: {created.resumed} of {len(manifest.data)} volumes were done already")
+        lines.insert(0, f"resumed: {created.resumed} of {counted(len(manifest.data), 'volume')} done already")
     return [
         *lines,
         f"bundle id {manifest.description.id}",
-        f"{total:,} bytes in {created.stored:,}: {created.stored / max(total, 1):.4f}",
+        f"{counted(total, 'byte')} in {created.stored:,}: {created.stored / max(total, 1):.4f}",
     ]
 
 
@@ -116,11 +116,15 @@ def verified_lines(found: Verified) -> list[str]:
     if found.whole and not found.good:
         return [*lines, "NOT signed with this key: do not use what is in the bundle"]
     if found.whole:
-        return [*lines, f"whole: {count:,} volumes, {manifest.description.size:,} bytes when unpacked"]
+        return [
+            *lines,
+            f"whole: {counted(count, 'volume')}, {counted(manifest.description.size, 'byte')} when unpacked",
+        ]
     if found.damaged and not found.repairable:
-        return [*lines, f"damaged: parity does not suffice at {len(found.hopeless):,} stripes; copy volumes again"]
+        places = counted(len(found.hopeless), "stripe")
+        return [*lines, f"damaged: parity does not suffice at {places}; copy volumes again"]
     if found.damaged:
-        return [*lines, f"damaged: {len(found.damaged)} of {count:,} volumes; parity suffices, run repair"]
+        return [*lines, f"damaged: {len(found.damaged)} of {counted(count, 'volume')}; parity suffices, run repair"]
     if (
         found.documents
         and set(found.documents) <= set(UNLISTED)
@@ -185,7 +189,7 @@ def list_lines(bundle: Bundle) -> list[str]:
         "",
         f"bundle id {description.id}",
         f"made at   {escape(bundle.manifest.created)} with {_writer(description.writer.items())}",
-        f"{description.size:,} bytes in {stored:,}: {stored / max(description.size, 1):.4f}",
+        f"{counted(description.size, 'byte')} in {stored:,}: {stored / max(description.size, 1):.4f}",
     ]
 
 
@@ -237,7 +241,7 @@ def repaired_lines(done: Repaired) -> list[str]:
     lines += [f"{escape(name)}  {escape(why)}: copy it again" for name, why in done.unrepaired.items()]
     if done.unrepaired:
         return [*lines, "the volumes are whole; the files above cannot be made again here"]
-    return [*lines, f"whole: {done.stripes:,} stripes restored" if lines else "whole: nothing to do"]
+    return [*lines, f"whole: {counted(done.stripes, 'stripe')} restored" if lines else "whole: nothing to do"]
 
 
 def repaired_document(done: Repaired) -> dict[str, Any]:
@@ -257,8 +261,9 @@ def repaired_document(done: Repaired) -> dict[str, Any]:
 
 def unpacked_lines(done: Unpacked, destination: str) -> list[str]:
     """What is there now."""
-    lines = [f"resumed: {done.resumed:,} bytes were there already"] if done.resumed else []
-    return [*lines, f"{escape(destination)}  {done.files:,} files, {done.size:,} bytes, every SHA-256 as it was"]
+    lines = [f"resumed: {counted(done.resumed, 'byte')} had been there already"] if done.resumed else []
+    what = f"{counted(done.files, 'file')}, {counted(done.size, 'byte')}"
+    return [*lines, f"{escape(destination)}  {what}, every SHA-256 as it was"]
 
 
 def unpacked_document(done: Unpacked, destination: str) -> dict[str, Any]:

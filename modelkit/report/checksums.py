@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelkit.errors import ModelkitError
-from modelkit.report.text import escape
+from modelkit.report.text import counted, escape
 from modelkit.sums import Entry, line
 
 if TYPE_CHECKING:
@@ -39,7 +39,19 @@ def file_notes(files: Iterable[FileDigest]) -> list[str]:
 
 def unread_problems(unread: Iterable[Unread]) -> list[ModelkitError]:
     """One for each file that was not read."""
-    return [ModelkitError(f"{one.path}: not read: {one.reason.removeprefix(f'{one.path}: ')}") for one in unread]
+    return [
+        one.error or ModelkitError(f"{one.path}: not read: {one.reason.removeprefix(f'{one.path}: ')}")
+        for one in unread
+    ]
+
+
+def left_out_notes(paths: Iterable[str]) -> list[str]:
+    """What a list does not name since it is the list."""
+    return [f"{path}: left out, since this list is being written to it" for path in paths]
+
+
+def _unread(unread: Iterable[Unread]) -> list[dict[str, Any]]:
+    return [{"path": one.path, "reason": one.reason} for one in unread]
 
 
 def file_document(files: Sequence[FileDigest], unread: Sequence[Unread]) -> dict[str, Any]:
@@ -50,11 +62,11 @@ def file_document(files: Sequence[FileDigest], unread: Sequence[Unread]) -> dict
             {"path": f.path, "bytes": f.size, "algorithm": "sha256", "digest": f.digest, "rotten": f.rotten}
             for f in files
         ],
-        "unread": [{"path": one.path, "reason": one.reason} for one in unread],
+        "unread": _unread(unread),
     }
 
 
-def tensor_document(tensors: Sequence[TensorDigest]) -> dict[str, Any]:
+def tensor_document(tensors: Sequence[TensorDigest], unread: Sequence[Unread] = ()) -> dict[str, Any]:
     """`checksum --tensors --json`."""
     return {
         "schema_version": 1,
@@ -69,6 +81,7 @@ def tensor_document(tensors: Sequence[TensorDigest]) -> dict[str, Any]:
             }
             for one in tensors
         ],
+        "unread": _unread(unread),
     }
 
 
@@ -77,7 +90,7 @@ def model_notes(models: Iterable[NamedModel]) -> list[str]:
     return [f"{one.path}: {text}" for one in models for text in one.model.notes]
 
 
-def model_document(models: Sequence[NamedModel]) -> dict[str, Any]:
+def model_document(models: Sequence[NamedModel], unread: Sequence[Unread] = ()) -> dict[str, Any]:
     """`checksum --model --json`: the digest and the records behind it."""
     return {
         "schema_version": 1,
@@ -102,6 +115,7 @@ def model_document(models: Sequence[NamedModel]) -> dict[str, Any]:
             }
             for one in models
         ],
+        "unread": _unread(unread),
     }
 
 
@@ -130,10 +144,14 @@ def check_summary(report: Report) -> list[str]:
     wrong = sum(one.state != "OK" for one in report.checked)
     found = [f"{wrong:,} of {len(report.checked):,} did not match"] if wrong else []
     if report.unreadable:
-        found.append(f"{report.unreadable:,} lines of the list are no digests")
+        found.append(f"{counted(report.unreadable, 'line')} of the list {_are(report.unreadable)} no digest")
     if report.skipped:
-        found.append(f"{report.skipped:,} entries of the list are about other paths")
+        found.append(f"{report.skipped:,} of the list's digests {_are(report.skipped)} about other paths")
     return found
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def check_document(report: Report) -> dict[str, Any]:
@@ -155,5 +173,5 @@ def check_document(report: Report) -> dict[str, Any]:
         ],
         "unreadable_lines": report.unreadable,
         "skipped": report.skipped,
-        "unread": [{"path": one.path, "reason": one.reason} for one in report.unread],
+        "unread": _unread(report.unread),
     }

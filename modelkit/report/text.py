@@ -25,7 +25,7 @@ def size(number: int) -> str:
     for unit, scale in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if number >= scale:
             return f"{number / scale:.2f} {unit}"
-    return f"{number} bytes"
+    return counted(number, "byte")
 
 
 def count(number: int) -> str:
@@ -34,6 +34,11 @@ def count(number: int) -> str:
         if number >= scale:
             return f"{number / scale:.2f}{unit}"
     return str(number)
+
+
+def counted(number: int, word: str) -> str:
+    """`1 volume`, `1,234 volumes`: words whose plural has an s."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def shape(sizes: Sequence[int]) -> str:

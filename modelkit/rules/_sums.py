@@ -17,6 +17,8 @@ from modelkit.sums import Entry, parse_line
 
 LISTS = ("SHA256SUMS", "SHA256SUMS.txt", "sha256sums.txt", "sha256sum.txt", "checksums.sha256", "checksums.txt",
          "FILES.sha256", "manifest-sha256.txt")  # fmt: skip
+LIST = "modelkit checksum . > SHA256SUMS"
+"""The command that writes a list, where it is run in the folder of the model."""
 OUTSIDE = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:|\x00")
 RECEIPT = ".receipt.json"
 DIGITS = re.compile(r"\s*\\?[0-9a-fA-F]{16}")

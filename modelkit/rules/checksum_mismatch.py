@@ -19,19 +19,22 @@ from collections.abc import Iterator
 
 from modelkit.rules import _archive
 from modelkit.rules._contract import Finding, Folder, Rule
-from modelkit.rules._sums import claims
+from modelkit.rules._sums import LIST, claims
 from modelkit.sums import EMPTY
 
 REFUSED = "fetch the file again: numpy refuses the array"
 LOADED = "fetch the file again: torch loads it as it is, without a word"
 FIX = "fetch the file again, or correct the list"
+OUTER = f"the list was made outside of the folder: make it inside, with: {LIST}"
 
 
 def check(folder: Folder) -> Iterator[Finding]:
     for claim in claims(folder):
         found = folder.digests.get(claim.key)
         if not folder.opener.holds(claim.file):
-            yield Finding(claim.place, f"lists '{claim.file}', which is not there", FIX, severity="warning")
+            inner = claim.file.partition("/")[2]
+            fix = OUTER if inner and folder.opener.holds(inner) else FIX
+            yield Finding(claim.place, f"lists '{claim.file}', which is not there", fix, severity="warning")
         elif found is not None and found != claim.digest:
             empty = " (the digest of an EMPTY file)" if EMPTY in (found, claim.digest) else ""
             message = f"{claim.kind} is {found[:16]}..., {claim.place} says {claim.digest[:16]}...{empty}"

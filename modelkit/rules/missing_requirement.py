@@ -4,7 +4,7 @@
 
 Why: What is not there cannot be reviewed.
 
-Fix: Add it: `modelkit checksum MODEL > SHA256SUMS` for checksums.
+Fix: Add it: for checksums, `modelkit checksum . > SHA256SUMS` in the folder of the model.
 
     model.safetensors: the policy requires a checksum, and none names this file
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from modelkit.rules._contract import Finding, Folder, Rule
-from modelkit.rules._sums import claims
+from modelkit.rules._sums import LIST, claims
 
 FILES = {
     "config": ("config.json",),
@@ -31,7 +31,7 @@ def check(folder: Folder) -> Iterator[Finding]:
     if "checksum" in wanted:
         named = {claim.file for claim in claims(folder)}
         for file in sorted(folder.weights - named):
-            fix = "add one: modelkit checksum"
+            fix = f"add one, in the folder of the model: {LIST}"
             yield Finding(file, "the policy requires a checksum, and none names this file", fix)
     for what, files in FILES.items():
         within = what != "license" and all(name.endswith(WITHIN) for name in folder.weights)

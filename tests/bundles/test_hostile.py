@@ -13,13 +13,16 @@ from typing import Any
 
 import pytest
 from bundles import picture
+from samples import Run
 
 from modelkit.bundles import limits, unpack
 from modelkit.bundles.description import Description, TreeFile
 from modelkit.bundles.layout import CONSTANT, RAW, ZSTD, Coded, Entry, Head, Place, tail
 from modelkit.bundles.manifest import Manifest, Volume
 from modelkit.bundles.transforms import BYTES, Transform
-from modelkit.errors import ModelkitError
+from modelkit.errors import ModelkitError, Refused
+from modelkit.operations.bundle_create import create
+from modelkit.operations.bundle_plan import Request
 from modelkit.operations.bundle_unpack import unpack as unpack_here
 
 STRIPE = 1 << 16
@@ -186,3 +189,66 @@ def test_links_are_not_followed(tmp_path: Path, name: str) -> None:
         return
     with pytest.raises(ModelkitError):
         unpack_here(str(bundle), str(tmp_path / "out"))
+
+
+VERBS = ("verify", "list", "unpack", "repair")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("where", ["both", "MANIFEST.json", "volume"])
+def test_a_manifest_that_lies_is_called_refused(verb: str, where: str, run: Run, tmp_path: Path) -> None:
+    """Not absent: then the last medium would be asked for, which helps nobody."""
+    bundle = forge(tmp_path / "b", replace(GOOD, files=(replace(FILE, path="../evil"),)))
+    if where == "volume":
+        (bundle / "MANIFEST.json").unlink()
+    if where == "MANIFEST.json":
+        (bundle / "vol-0001.mkv").unlink()
+    words = (verb, bundle, tmp_path / "out") if verb == "unpack" else (verb, bundle)
+    done = run("bundle", *words)
+    assert done.returncode == 1, done.stderr
+    assert "the manifest is refused" in done.stderr and "'../evil'" in done.stderr
+    assert "no manifest" not in done.stderr and "last medium" not in done.stderr
+    command = [sys.executable, "-S", "-I", unpack.__file__, *words]
+    assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 1
+
+
+PEAK = """
+import runpy, sys
+del sys.argv[0]
+try:
+    if sys.argv[0] == "modelkit":
+        runpy.run_module("modelkit", run_name="__main__", alter_sys=True)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    with open("/proc/self/status") as status:
+        sys.stderr.write(next(line for line in status if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
+@pytest.mark.parametrize("key", ["files", "numbers"])
+def test_a_manifest_of_more_than_a_bundle_has_is_not_parsed(key: str, tmp_path: Path) -> None:
+    """200,000 files took 617 MB to refuse."""
+    many: Change = {
+        "files": lambda m: m["description"]["files"].extend({**EMPTY, "path": f"z/{n:07}"} for n in range(200_000)),
+        "numbers": lambda m: m.update(more=list(range(3_000_000))),
+    }[key]
+    bundle = forge(tmp_path / "b", change=many)
+    size = (bundle / "MANIFEST.json").stat().st_size
+    for words in (["-S", "-I", "-c", PEAK, unpack.__file__, "verify"], ["-c", PEAK, "modelkit", "bundle", "verify"]):
+        command = [sys.executable, *words, str(bundle)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 1, done.stderr
+        assert "more values" in done.stderr or "too many files" in done.stderr, done.stderr
+        peak = int(done.stderr.split()[-2]) * 1024
+        assert peak < (60 << 20) + 4 * size, peak
+
+
+def test_names_of_nothing_but_commas_are_refused_by_the_sender(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They would count as values on the other side."""
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / ",,,").write_bytes(b"a")
+    create(Request(str(tmp_path / "s"), str(tmp_path / "b")))
+    monkeypatch.setattr("modelkit.operations.bundle_source.MARKS", 2)
+    with pytest.raises(Refused, match="3 commas and brackets"):
+        create(Request(str(tmp_path / "s"), str(tmp_path / "c")))

@@ -229,6 +229,10 @@ def test_a_policy_changes_severities_and_ignores_with_a_reason(museum: Path, tmp
         ('[policy]\nforbid-pickle = "true"\n', "forbid-pickle is 'true'"),
         ('[policy]\nrequire = "checksum"\n', "require must be a list"),
         ("[policy]\nrequire = 5\n", "require must be a list"),
+        ("policy = 5\n", "[policy] must be a table"),
+        ("ignore = 5\n", "[[ignore]] must be a list of tables"),
+        ('[pins]\n"a" = 5\n', "must be a table"),
+        ('[pins."a"]\nsize = "5"\n', "size must be a whole number"),
         ('[policy]\nmax-file = "big"\n', "policy.max-file: 'big' is no size"),
         ("[validate]\nbaseline = 5\n", "must be the name of a file"),
         ('[[ignore]]\nrule = "leftver-*"\nreason = "a test"\n', "no rule is called so"),
@@ -244,7 +248,7 @@ def test_a_policy_changes_severities_and_ignores_with_a_reason(museum: Path, tmp
     ):
         policy.write_text(text)
         done = run("validate", path, "--policy", policy)
-        assert done.returncode == 2 and words in done.stderr, text
+        assert done.returncode == 2 and words in done.stderr and "\n  fix: " in done.stderr, text
     policy.write_bytes(b"\xff\xfe\x00")
     done = run("validate", path, "--policy", policy)
     assert done.returncode == 2 and "is no TOML" in done.stderr and "Traceback" not in done.stderr

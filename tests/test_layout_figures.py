@@ -102,6 +102,7 @@ def test_comparing_weights_that_are_no_numbers_says_nothing_beside_the_report(st
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         verify(Verify(f"{tmp_path}/f32", str(source)))
+        assert any(not one.finite for one in verify(Verify(str(stories), str(source))).weights)
 
 
 @pytest.mark.parametrize("symmetric", ["no", "yes"])

@@ -141,6 +141,9 @@ def _alignment(file: str, values: Mapping[str, Value], faults: Faults) -> int:
     if found % 8:
         message = f"general.alignment is {found}; the specification asks for a multiple of 8"
         faults.add("bad-alignment", file, message, REWRITE, severity="warning")
+    elif value.type_name != "u32":
+        message = f"general.alignment is stored as {value.type_name}; loaders ask for u32"
+        faults.add("bad-alignment", file, message, REWRITE, severity="warning")
     return found
 
 

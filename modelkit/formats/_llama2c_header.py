@@ -18,6 +18,9 @@ MAGIC = 0x616B3432
 FIELDS = ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "max_seq_len")
 HEADER = 256  # bytes before the weights in versions 1 and 2
 LARGEST = 2**31 - 1
+USUAL = {"dim": 1 << 16, "hidden_dim": 1 << 18, "n_layers": 1 << 10, "n_heads": 1 << 10, "n_kv_heads": 1 << 10,
+         "vocab_size": 1 << 20, "max_seq_len": 1 << 20}  # fmt: skip
+"""Beyond these seven numbers are taken for chance, where a file's size does not follow from them."""
 
 PER_LAYER: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("attention_norm", ("dim",)),
@@ -109,6 +112,11 @@ def size(header: Header) -> int:
         return placed(Header(header.version, fields, header.group), "")[2]
 
     return total(0) + (total(1) - total(0)) * header.fields["n_layers"]
+
+
+def is_usual(header: Header) -> bool:
+    """Whether the sizes are those of models in use: a cut-off file of version 0 shows nothing else of what it is."""
+    return all(header.fields[field] <= most for field, most in USUAL.items())
 
 
 def parse(data: bytes) -> Header:

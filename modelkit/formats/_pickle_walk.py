@@ -21,9 +21,14 @@ DEEPEST = 1_000_000  # entries of stack and memo
 
 @dataclass(slots=True)
 class Walk:
-    """One stream. `calls` are callables that are not harmless, with their place; `broken` says why it ended early."""
+    """One stream. `calls` are callables that are not harmless, with their place; `broken` says why it ended early.
+
+    `ran`: one of them would be called. `storages` are the keys of those that lie outside the pickle.
+    """
 
     calls: list[tuple[str, int]] = field(default_factory=list)
+    ran: bool = False
+    storages: set[str] = field(default_factory=set)
     value: Any = None
     end: int = 0  # position behind STOP
     broken: str = ""
@@ -115,7 +120,10 @@ class _Machine:
         elif name == "PERSID":
             self.push(Persistent(argument))
         elif name == "BINPERSID":
-            self.push(Persistent(self.pop()))
+            value = self.pop()
+            if isinstance(value, tuple) and len(value) > 2 and value[0] == "storage" and isinstance(value[2], str):
+                self.found.storages.add(value[2])
+            self.push(Persistent(value))
         else:
             raise _Bad(f"instruction {name} is not understood")
 
@@ -128,7 +136,9 @@ class _Machine:
         """The function is a name, or something computed: then nobody can say what it is."""
         if not isinstance(function, Global):
             self.found.calls.append(("a computed callable", self.found.at))
+            self.found.ran = True
             return Call("", arguments)
+        self.found.ran = self.found.ran or not harmless(function.name)
         return Call(function.name, arguments)
 
     def push(self, value: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modelkit.faults import Faults
-from modelkit.formats import _torch_tensors
+from modelkit.formats import _pickle_report, _torch_tensors
 from modelkit.formats._pickle_values import Persistent
 from modelkit.formats._pickle_walk import LARGEST, MOST_STEPS, Walk, walk
 from modelkit.formats._torch_records import records, storage_of
@@ -21,7 +21,7 @@ def read(source: Source, faults: Faults) -> Model | None:
     walks, at, left = [], 0, MOST_STEPS
     for _ in range(STREAMS):
         followed = walk(data[at:], left)
-        _torch_tensors.report(followed, source.name, "", at, faults)
+        _pickle_report.report(followed, source.name, "", at, faults)
         walks.append(followed)
         at, left = at + followed.end, left - followed.steps
         if followed.broken or at >= len(data) or walks[0].value != MAGIC:
@@ -30,7 +30,7 @@ def read(source: Source, faults: Faults) -> Model | None:
         return None
     if walks[0].value != MAGIC or len(walks) < STREAMS:
         if at < source.size:
-            _torch_tensors.report_rest(data[at:], source.name, "", at, faults)
+            _pickle_report.report_rest(data[at:], source.name, "", at, faults, size=source.size - at)
         return _torch_tensors.model(source.name, records(walks[0].value), {}, faults)
     message = "a PyTorch checkpoint from before 1.6"
     faults.add("legacy-format", source.name, message, "save it again", severity="info")
@@ -60,8 +60,8 @@ def _stored(source: Source, walks: list[Walk], at: int, faults: Faults) -> Model
         places[key] = at + 8, size
         at += 8 + size
     if at < source.size:
-        message = f"{source.size - at:,} bytes after the last storage"
-        faults.add("trailing-bytes", source.name, message, "they may hide data", offset=at, severity="warning")
+        rest = source.read(at, min(source.size - at, LARGEST))
+        _pickle_report.report_rest(rest, source.name, "", at, faults, "follow the last storage", size=source.size - at)
     return _torch_tensors.model(source.name, records(walks[3].value), places, faults)
 
 

@@ -7,26 +7,11 @@ from collections.abc import Iterable, Mapping
 from modelkit.encodings import by_dtype
 from modelkit.encodings._strided import Strided, bytes_of, extent, is_contiguous, is_permuted
 from modelkit.faults import Faults
-from modelkit.formats._pickle_walk import Walk, walk
 from modelkit.formats._torch_records import Record, Unread
 from modelkit.tensors import Model, Part, Span, Tensor
 
-DO_NOT = "do not load it; ask for safetensors"
 NOT_READ = "load it with PyTorch in a sandbox and save it as safetensors"
 LARGEST_NUMBER = 2**63 - 1
-
-
-def report(walk: Walk, file: str, member: str, start: int, faults: Faults) -> None:
-    """Say what a walk found: callables that are not harmless, a stream that breaks. `start`: its place."""
-    named = f"{member} " if member else ""
-    for name, at in walk.calls:
-        faults.add("pickle-code", file, f"{named}calls {name} at byte {at:,}", DO_NOT, offset=start + at)
-    if walk.exhausted:
-        message = f"{named}was followed for {walk.steps - 1:,} instructions, and no further"
-        faults.add("not-fully-checked", file, message, DO_NOT, offset=start + walk.at)
-    elif walk.broken:
-        message = f"{named}breaks off at byte {walk.at:,}: {walk.broken}"
-        faults.add("broken-pickle", file, message, DO_NOT, offset=start + walk.at)
 
 
 def model(
@@ -76,13 +61,3 @@ def _placed(
     part = Part(record.name, record.dtype, record.shape)
     span = Span(file, start + bytes_of(record.dtype, record.offset), part.size)
     return Tensor(record.name, record.shape, encoding, (part,)), span
-
-
-def report_rest(rest: bytes, file: str, member: str, start: int, faults: Faults) -> None:
-    """What follows STOP is followed too: a second stream would run when the file is read twice."""
-    followed = walk(rest)
-    if followed.calls or (not followed.broken and followed.end):
-        report(followed, file, member, start, faults)
-    named = f"{member}: " if member else ""
-    message = f"{named}{len(rest):,} bytes follow the pickle"
-    faults.add("trailing-bytes", file, message, "they may hide data", offset=start, severity="warning")

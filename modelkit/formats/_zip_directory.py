@@ -1,6 +1,5 @@
 """The members of a zip archive, both of their descriptions read and held against each other. Nothing is unpacked.
 
-    end of directory   "PK" 5 6, ..., u16 members, u32 size and u32 offset of the directory, u16 comment
     directory entry    "PK" 1 2, versions, flags, method, time, crc, sizes, lengths, ..., offset, name, extra
     local header       "PK" 3 4, version, flags, method, time, crc, sizes, lengths, name, extra, then the data
 
@@ -13,20 +12,20 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from modelkit.errors import BrokenFile
 from modelkit.faults import Faults
+from modelkit.formats import _zip_coverage, _zip_end
+from modelkit.formats._zip_inflate import DEFLATED
 from modelkit.sources import Source
 
-STORED, DEFLATED = 0, 8
-END, ENTRY, LOCAL = b"PK\x05\x06", b"PK\x01\x02", b"PK\x03\x04"
-END_SIZE, ENTRY_SIZE, LOCAL_SIZE = 22, 46, 30
-LONGEST_COMMENT = 65_535
+STORED = 0
+ENTRY, LOCAL = b"PK\x01\x02", b"PK\x03\x04"
+ENTRY_SIZE, LOCAL_SIZE = 46, 30
 LARGEST_DIRECTORY = 64 * 2**20  # bytes; torch writes about 100 for each tensor
 MOST_MEMBERS = 500_000
-PIECE = 1 << 20  # bytes that are read or unpacked at once
 LARGEST_INFLATED = 16 * 2**20  # bytes that are inflated to look at a member
 ESCAPES = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:|\\|\x00")
 DO_NOT = "do not load it; ask for safetensors"
@@ -48,23 +47,26 @@ class Member:
 
 def directory(source: Source, faults: Faults | None = None) -> list[Member] | None:
     """Every member; None for a file that ends in no directory. Without `faults` nothing but that is asked."""
-    place = _end(source)
+    place = _zip_end.find(source)
     if place is None:
         return None
-    start, size, count, end = place
-    shift = end - size - start  # bytes that were put before the archive
-    impossible = size > LARGEST_DIRECTORY or count > MOST_MEMBERS or shift < 0 or end - size < 0
+    start, size, shift = place.start, place.size, place.shift
+    impossible = size > LARGEST_DIRECTORY or place.count > MOST_MEMBERS or shift < 0 or place.end - size < 0
     if impossible or (shift and faults is not None):
         if faults is not None:
             what = f"{shift:,} bytes lie before it" if shift > 0 else f"a directory of {size:,} bytes is impossible"
             faults.add("zip-inconsistent", source.name, f"the archive: {what}", DO_NOT, offset=max(start, 0))
         return None
-    found = _entries(source.read(end - size, size))
+    found, read = _entries(source.read(place.end - size, size))
     if faults is None:
         return found
-    if len(found) != count:
-        message = f"its directory promises {count:,} members and has {len(found):,}"
+    if len(found) != place.count:
+        message = f"its directory promises {place.count:,} members and has {len(found):,}"
         faults.add("zip-inconsistent", source.name, message, DO_NOT, offset=start)
+    if read < size or place.loose:
+        message = f"{size - read or place.loose:,} bytes behind the last entry of its directory describe nothing"
+        faults.add("zip-inconsistent", source.name, message, DO_NOT, offset=start + read)
+    _zip_coverage.check_rest(source, place.last - place.comment, place.last, faults)
     return _checked(source, found, start, faults)
 
 
@@ -90,53 +92,8 @@ def contents(source: Source, member: Member, most: int = LARGEST_INFLATED) -> by
     return None if inflater.unconsumed_tail else unpacked
 
 
-def inflated(source: Source, member: Member) -> Iterator[bytes]:
-    """A compressed member piece by piece, at most as long as it says. Ends early where it cannot be unpacked."""
-    if member.start is None or member.method != DEFLATED:
-        return
-    inflater, left = zlib.decompressobj(-15), member.size
-    for at in range(member.start, member.start + member.stored, PIECE):
-        packed = source.read(at, min(PIECE, member.start + member.stored - at))
-        while packed and left > 0:
-            try:
-                piece = inflater.decompress(packed, min(PIECE, left))
-            except zlib.error:
-                return
-            if piece:
-                left -= len(piece)
-                yield piece
-            elif not inflater.unconsumed_tail:
-                break
-            packed = inflater.unconsumed_tail
-
-
-def _end(source: Source) -> tuple[int, int, int, int] | None:
-    """Start, size and members of the directory as stated, and where it ends."""
-    size = min(source.size, END_SIZE + LONGEST_COMMENT)
-    tail = source.read(source.size - size, size)
-    at = tail.rfind(END, 0, max(size - END_SIZE, 0) + len(END))
-    if at < 0 or at + END_SIZE > size:
-        return None
-    count, length, offset = struct.unpack_from("<HII", tail, at + 10)
-    end = source.size - size + at
-    far = _far(source, end)
-    if count == 0xFFFF or 0xFFFFFFFF in (length, offset):
-        return far
-    return offset, length, count, far[3] if far else end  # torch always writes the long form too
-
-
-def _far(source: Source, end: int) -> tuple[int, int, int, int] | None:
-    """The same four from the zip64 end, which a locator of 20 bytes before the end points to."""
-    if end < 20 or (locator := source.read(end - 20, 20))[:4] != b"PK\x06\x07":
-        return None
-    at = struct.unpack_from("<Q", locator, 8)[0]
-    if at + 56 > source.size or (record := source.read(at, 56))[:4] != b"PK\x06\x06":
-        return None
-    count, length, offset = struct.unpack_from("<QQQ", record, 32)
-    return offset, length, count, at
-
-
-def _entries(data: bytes) -> list[Member]:
+def _entries(data: bytes) -> tuple[list[Member], int]:
+    """The members, and how many bytes of the directory their entries take."""
     members, at = [], 0
     while data[at : at + 4] == ENTRY and at + ENTRY_SIZE <= len(data):
         flags, method = struct.unpack_from("<HH", data, at + 8)
@@ -147,7 +104,7 @@ def _entries(data: bytes) -> list[Member]:
         size, stored, header = _long(more, size, stored, header)
         members.append(Member(text.decode("utf-8", "surrogateescape"), method, flags, crc, stored, size, header))
         at += ENTRY_SIZE + name + extra + comment
-    return members
+    return members, at
 
 
 def _long(extra: bytes, *values: int) -> list[int]:
@@ -178,14 +135,7 @@ def _checked(source: Source, members: list[Member], end: int, faults: Faults) ->
             faults.add("zip-path-escapes", source.name, message, "do not unpack it", offset=member.header)
         names.add(member.name)
         found.append(_located(source, member, faults))
-    at = 0
-    for member in sorted(found, key=lambda one: one.header):
-        if member.start is None:
-            continue
-        if member.header < at or member.start + member.stored > end:
-            message = f"'{member.name}' lies over another member or the directory"
-            faults.add("zip-inconsistent", source.name, message, DO_NOT, offset=member.header)
-        at = member.start + member.stored
+    _zip_coverage.check(source, found, end, faults)
     return found
 
 

@@ -175,7 +175,8 @@ def _check_index(index: Mapping[str, str], models: Mapping[str, Model], faults: 
             faults.add("index-names-absent-tensor", INDEX, f"puts '{tensor}' in {file}, which lacks it{other}", fix)
     for tensor, file in sorted(where.items()):
         if tensor not in index:
-            faults.add("tensor-not-in-index", INDEX, f"'{tensor}' of {file} is not listed", REWRITE, severity="warning")
+            message = f"'{tensor}' of {file} is not listed"
+            faults.add("tensor-not-in-index", INDEX, message, REWRITE, severity="warning", judged="error")
 
 
 def _joined(models: Mapping[str, Model], config: dict[str, Any], faults: Faults) -> Model:

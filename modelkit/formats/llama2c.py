@@ -8,7 +8,8 @@
 
 The seven: dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, max_seq_len. In version 0 a
 negative vocab_size says that the classifier is a tensor of its own. A file is recognised by its magic
-or, in version 0, by its size alone. Each kind of weight holds all layers before the next kind begins.
+or, in version 0, by its size or by numbers that models have. Each kind of weight holds all layers before
+the next kind begins.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from modelkit.encodings.llama2c import Llama2c
 from modelkit.errors import Unsupported
 from modelkit.faults import Faults
 from modelkit.formats._contract import Facts, Format
-from modelkit.formats._llama2c_header import FIELDS, HEADER, MAGIC, Header, parse, placed, size
+from modelkit.formats._llama2c_header import FIELDS, HEADER, MAGIC, Header, is_usual, parse, placed, size
 from modelkit.lazy import np
 from modelkit.sources import Opener, head
 from modelkit.tensors import Encoding, Layout, Model, OutputFile, Span
@@ -31,14 +32,18 @@ THETA = 10000.0  # fixed in the programs that run these files
 
 
 def sniff(opener: Opener) -> bool:
-    """By the magic, or in version 0 by a header that accounts for every byte."""
+    """By the magic, or in version 0 by a header that accounts for every byte; in a .bin, by usual numbers in it."""
     data = head(opener)
     if data[:4] == MAGIC.to_bytes(4, "little"):
         return True
+    if opener.main is None:
+        return False
     try:
-        return opener.main is not None and size(parse(data)) == opener.open(opener.main).size
+        header = parse(data)
     except ValueError:
         return False
+    named = opener.main.endswith(".bin") and is_usual(header)  # one that is cut off, or has too many bytes
+    return named or size(header) == opener.open(opener.main).size
 
 
 def read(opener: Opener, faults: Faults) -> Model | None:

@@ -19,13 +19,14 @@ from typing import Any
 from modelkit.encodings import by_dtype
 from modelkit.encodings._strided import Strided, contiguous
 from modelkit.faults import Faults
-from modelkit.formats import _torch_tensors
+from modelkit.formats import _pickle_report
 from modelkit.formats._contract import Facts, Format
 from modelkit.formats._impostors import is_zip
 from modelkit.formats._npy_header import MAGIC, Array, parse
 from modelkit.formats._pickle_walk import LARGEST, walk
 from modelkit.formats._side_files import SIDE_FILES, read_json, side_files
-from modelkit.formats._zip_directory import STORED, Member, contents, directory, inflated
+from modelkit.formats._zip_directory import STORED, Member, contents, directory
+from modelkit.formats._zip_inflate import Inflating
 from modelkit.sources import Opener, Source, head
 from modelkit.tensors import Encoding, Model, Part, Span, Tensor
 
@@ -95,17 +96,25 @@ def _array(source: Source, name: str, start: int, size: int, faults: Faults) -> 
         data = source.read(start + found.start, min(size - found.start, LARGEST))
         _pickled(source, name, data, start + found.start, faults)
         return None
-    if found.dtype not in by_dtype():
-        message = f"'{name}' has dtype {found.descr}, which is not read"
-        faults.add("not-fully-checked", source.name, message, _other_dtype(found.descr), tensor=name)
+    if not _fits(source.name, name, found, size, start, faults):
         return None
     part = Part(name, found.dtype, found.shape)
-    if found.start + part.size != size:
-        rule = "truncated-file" if found.start + part.size > size else "trailing-bytes"
-        message = f"'{name}' has {size - found.start:,} bytes, its shape needs {part.size:,}"
-        faults.add(rule, source.name, message, AGAIN, offset=start, tensor=name)
-        return None
     return Tensor(name, found.shape, _encoding(found), (part,)), Span(source.name, start + found.start, part.size)
+
+
+def _fits(file: str, name: str, found: Array, size: int, start: int, faults: Faults) -> bool:
+    """Whether an array of a dtype that is read is as long as its shape says. `size`: bytes with the header."""
+    if found.dtype not in by_dtype():
+        message = f"'{name}' has dtype {found.descr}, which is not read"
+        faults.add("not-fully-checked", file, message, _other_dtype(found.descr), tensor=name)
+        return False
+    needs = Part(name, found.dtype, found.shape).size
+    if found.start + needs != size:
+        rule = "truncated-file" if found.start + needs > size else "trailing-bytes"
+        message = f"'{name}' has {size - found.start:,} bytes, its shape needs {needs:,}"
+        faults.add(rule, file, message, AGAIN, offset=start, tensor=name)
+        return False
+    return True
 
 
 def _other_dtype(descr: str) -> str:
@@ -115,16 +124,18 @@ def _other_dtype(descr: str) -> str:
     return "save the file without it, or as real numbers that modelkit reads: floats, integers, booleans"
 
 
-def compressed(source: Source) -> Iterator[tuple[Tensor, Iterator[bytes]]]:
+def compressed(source: Source) -> Iterator[tuple[Tensor, Iterator[bytes], Inflating]]:
     """The arrays that `read` leaves out, each with its data as it is unpacked, piece by piece."""
     for member in directory(source, Faults(strict=False)) or ():
-        pieces = inflated(source, member) if member.method != STORED else iter(())
+        inflating = Inflating(source, member)
+        pieces = iter(inflating) if member.method != STORED else iter(())
         first = next(pieces, b"")
         found = parse(first)
         if not isinstance(found, str) and not found.pickled and found.dtype in by_dtype():
             name = member.name.removesuffix(".npy")
             part = Part(name, found.dtype, found.shape)
-            yield Tensor(name, found.shape, by_dtype()[found.dtype], (part,)), chain([first[found.start :]], pieces)
+            tensor = Tensor(name, found.shape, by_dtype()[found.dtype], (part,))
+            yield tensor, chain([first[found.start :]], pieces), inflating
 
 
 def _encoding(found: Array) -> Encoding:
@@ -140,7 +151,7 @@ def _compressed(source: Source, member: Member, faults: Faults) -> None:
         faults.add("zip-bomb", source.name, message, "do not load it", offset=member.header)
         return
     name = member.name.removesuffix(".npy")
-    found = parse(next(inflated(source, member), b""))
+    found = parse(next(iter(Inflating(source, member)), b""))
     if not isinstance(found, str) and found.pickled:
         data = contents(source, member, LARGEST)
         if data is not None:
@@ -149,12 +160,14 @@ def _compressed(source: Source, member: Member, faults: Faults) -> None:
     if isinstance(found, str):
         faults.add("bad-array", source.name, f"{name}: {found}", SAVE, offset=member.header, tensor=name)
         return
+    if not _fits(source.name, name, found, member.size, member.header, faults):
+        return
     message = f"'{name}' is compressed: its values do not lie in the file as they are"
     faults.add("compressed-array", source.name, message, SAVE, offset=member.header, tensor=name)
 
 
 def _pickled(source: Source, name: str, data: bytes, start: int, faults: Faults) -> None:
-    _torch_tensors.report(walk(data), source.name, name, start, faults)
+    _pickle_report.report(walk(data), source.name, name, start, faults)
     message = f"'{name}' is an array of objects: it is a pickle, and not read"
     faults.add("not-fully-checked", source.name, message, SAVE, tensor=name)
 

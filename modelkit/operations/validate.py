@@ -190,7 +190,7 @@ def _subject(run: _Run, place: Place, candidate: Candidate) -> Subject | None:
     broken |= {file for file in files if _unsound(place, file)}
     return Subject(
         candidate.main or "", kind, format, model, opener, tuple(files), run.request.level,
-        frozenset(broken), frozenset(missing), run.request.policy,
+        frozenset(broken), frozenset(missing), run.request.policy, candidate.is_beside,
     )  # fmt: skip
 
 

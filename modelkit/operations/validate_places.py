@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelkit.errors import CannotAccess, ModelkitError
@@ -28,15 +28,20 @@ WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pi
 HIDDEN = (".git", ".hg", ".svn", "__pycache__", ".venv")
 DEEPEST = 16  # folders within folders
 SINGLE = "model.safetensors"
+TORCH_SINGLE = "pytorch_model.bin"
 CONFIG = "config.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One model to read. `main` None: the folder itself. `files` are those that it is made of, as far as names tell."""
+    """One model to read. `main` None: the folder itself. `files` are those that it is made of, as far as names tell.
+
+    `is_beside`: the folder's model has other files; this is an optimiser's state, an adapter or another copy.
+    """
 
     main: str | None
     files: frozenset[str]
+    is_beside: bool = False
 
 
 @dataclass(slots=True)
@@ -91,7 +96,8 @@ def places(path: str) -> Iterator[Place]:
 def _named(disk: Disk, name: str) -> Candidate:
     """The file with its split set; by itself where it is no GGUF, for then nothing is read of the others."""
     if SPLIT.fullmatch(name) is None or head(disk)[:4] != b"GGUF":
-        return Candidate(name, frozenset({name}))
+        is_beside = name not in (SINGLE, TORCH_SINGLE) and _has_model(disk.names())
+        return Candidate(name, frozenset({name}), is_beside)
     return _single(disk, name)
 
 
@@ -161,6 +167,7 @@ def _sort_out(place: Place, disk: Disk) -> None:
     elif TORCH_INDEX in names:
         taken |= {name for name in names if name.startswith("pytorch_model-") and name.endswith(".bin")}
         place.candidates.append(Candidate(None, frozenset(taken)))
+    has_model = _has_model(names)
     for name in names:
         if name in taken or not disk.holds(name):
             continue
@@ -173,12 +180,18 @@ def _sort_out(place: Place, disk: Disk) -> None:
             continue
         if kind:
             candidate = _single(disk, name)
-            place.candidates.append(candidate)
+            place.candidates.append(replace(candidate, is_beside=has_model and name not in (SINGLE, TORCH_SINGLE)))
             taken |= candidate.files
     if place.candidates:
         place.faults += _unreadable_beside(place.folder.items)
     weights = frozenset(taken)
     place.folder = Folder(place.folder.path, place.folder.items, disk, weights)
+
+
+def _has_model(names: Iterable[str]) -> bool:
+    """Whether a folder has weights where loaders look for those that config.json speaks of."""
+    usual = (SINGLE, INDEX, TORCH_SINGLE, TORCH_INDEX)
+    return any(name in usual or SHARD.fullmatch(name) for name in names)
 
 
 def _unreadable_beside(items: Iterable[Item]) -> Iterator[Fault]:

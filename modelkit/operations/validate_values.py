@@ -110,13 +110,21 @@ def _unpacked(subject: Subject) -> Iterator[TensorValues]:
         return
     from modelkit.formats.npz import compressed
 
-    for tensor, pieces in compressed(subject.opener.open(subject.name)):
+    for tensor, pieces, inflating in compressed(subject.opener.open(subject.name)):
         values, seen = TensorValues(tensor, mark=("compressed", tensor.name)), view(tensor, 0)
         if seen is not None and tensor.count:
             scan = Scan(seen, values, tensor.parts[0].dtype)
+            left = tensor.size
             for piece in pieces:
-                scan.feed(np.frombuffer(piece, np.uint8))
+                scan.feed(np.frombuffer(piece[:left], np.uint8))
+                left -= len(piece[:left])
             scan.finish()
+        for _ in pieces:
+            pass  # to its end, which says what follows
+        if inflating.longer:
+            values.beyond = f"unpacks to more than the {inflating.member.size:,} bytes that the archive says"
+        elif inflating.behind:
+            values.beyond = f"ends {inflating.behind:,} bytes before the archive says"
         yield values
 
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 from modelkit.faults import Faults
 from modelkit.formats._impostors import is_zip
-from modelkit.formats._zip_directory import DEFLATED, STORED, Member, directory, inflated, without_checksums
+from modelkit.formats._zip_directory import STORED, Member, directory, without_checksums
+from modelkit.formats._zip_inflate import DEFLATED, Inflating
 from modelkit.sources import Source
 
 PIECE = 1 << 20
@@ -53,7 +54,7 @@ def _left_out(member: Member) -> bool:
 def checksum(source: Source, member: Member) -> str:
     """The CRC-32 of a member's data, read piece by piece."""
     found = 0
-    for piece in _stored(source, member) if member.method == STORED else inflated(source, member):
+    for piece in _stored(source, member) if member.method == STORED else Inflating(source, member):
         found = zlib.crc32(piece, found)
     return f"{found:08x}"
 

@@ -90,7 +90,10 @@ class Folder:
 
 @dataclass(frozen=True)
 class Subject:
-    """One model to judge. `name` is its main file, "" for a folder; `files` all files that it was read from."""
+    """One model to judge. `name` is its main file, "" for a folder; `files` all files that it was read from.
+
+    `is_beside`: config.json speaks of another file of the folder, not of this one.
+    """
 
     name: str
     kind: str  # the format's word: safetensors, gguf, ...
@@ -102,6 +105,7 @@ class Subject:
     broken: frozenset[str] = frozenset()  # files whose structure has errors
     missing: frozenset[str] = frozenset()  # files that should be there
     policy: Policy | None = None
+    is_beside: bool = False
 
     @cached_property
     def knowledge(self) -> Knowledge:

@@ -21,6 +21,10 @@ from modelkit.formats._side_files import read_json
 from modelkit.rules._contract import Subject
 
 NUMBERED = re.compile(r".+-\d{5}-of-\d{5}\.(safetensors|gguf|bin)")
+COUNTED = ("block_count", "embedding_length", "feed_forward_length", "attention.head_count", "attention.head_count_kv",
+           "attention.key_length", "attention.value_length", "rope.dimension_count")  # fmt: skip
+LARGEST_COUNT = 1 << 24
+CONVERT = "write the file again with a current converter"
 LONG_ARRAY = 1024  # items; per-layer arrays are shorter
 LARGEST_PROBE = 65_536
 LARGEST_CONFIG = 8 * 2**20
@@ -87,6 +91,10 @@ def _recognised(known: Knowledge, subject: Subject, facts: Mapping[str, Any]) ->
     if architecture is None:
         return replace(known, why=f"architecture '{known.family}' is not known")
     known = replace(known, architecture=architecture)
+    absurd = next((key for key in COUNTED if _number(known.keys.get(f"{known.family}.{key}")) > LARGEST_COUNT), None)
+    if absurd is not None:
+        message = f"{known.family}.{absurd} is {known.keys[f'{known.family}.{absurd}']:,}, which no model has"
+        return replace(known, why=message, fault=BrokenFile(message, CONVERT, "config-shape-mismatch"))
     try:
         sizes = architecture.dialects[dialect].read(facts, lambda name: _probe(subject, name))
     except Unsupported as error:
@@ -97,6 +105,10 @@ def _recognised(known: Knowledge, subject: Subject, facts: Mapping[str, Any]) ->
         message = f"the config cannot be read ({type(error).__name__})"
         return replace(known, why=message, fault=BrokenFile(message, "fetch it again", "config-not-json"))
     return replace(known, sizes=_with_tensors(sizes, architecture, subject) if dialect == "gguf" else sizes)
+
+
+def _number(value: object) -> int:
+    return value if type(value) is int else 0
 
 
 def _probe(subject: Subject, name: str) -> bytes | None:
@@ -134,7 +146,8 @@ def _config(subject: Subject) -> tuple[str, Mapping[str, Any]]:
     if isinstance(embedded, str) and len(embedded) <= LARGEST_CONFIG:
         return subject.name, _object(embedded)
     if (
-        subject.name.startswith("adapter_")
+        subject.is_beside
+        or subject.name.startswith("adapter_")
         or NUMBERED.fullmatch(subject.name)
         or not subject.opener.holds("config.json")
     ):

@@ -18,6 +18,7 @@ class TensorValues:
 
     `whole` says that every byte was looked at. `zero` and `constant` hold for what was looked at. `outlier` is the
     largest magnitude in standard deviations, where it is extreme. `mark` is equal for tensors that may be equal.
+    `beyond` says what was found behind a compressed array, where the archive says that it ends there.
     """
 
     tensor: Tensor
@@ -33,6 +34,7 @@ class TensorValues:
     floats: bool = False  # whether any number was looked at that could be NaN, zero or too large
     outlier: float | None = None
     mark: tuple[object, ...] = ()
+    beyond: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """general.alignment is not a power of two.
 
-Loaders need a power of two (error otherwise); the specification asks for a multiple of 8 (warning).
+Loaders need a power of two (error otherwise); the specification asks for a multiple of 8, stored as u32 (warnings).
 
 Why: Every offset depends on it.
 

@@ -51,7 +51,12 @@ def check(subject: Subject) -> Iterator[Finding]:
 
 def _tokens(subject: Subject, name: str, rows: int) -> Iterator[Finding]:
     """A GGUF carries its list of tokens: rows beyond it are padding, missing rows are not."""
-    tokens = len(subject.knowledge.keys.get("tokenizer.ggml.tokens") or ())
+    known = subject.knowledge
+    tokens = len(known.keys.get("tokenizer.ggml.tokens") or ())
+    said = known.keys.get(f"{known.family}.vocab_size", rows)
+    if said not in (rows, tokens):
+        message = f"{known.family}.vocab_size is {said:,}, and '{name}' has {rows:,} rows"
+        yield Finding(subject.file_of(name), message, FIX, name, severity="warning")
     if not tokens or rows == tokens:
         return
     message = f"'{name}' has {rows:,} rows for {tokens:,} tokens"

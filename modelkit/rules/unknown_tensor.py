@@ -1,7 +1,7 @@
 """A tensor that the architecture does not have.
 
-Its name is in no table of the family that the config names. Tables that follow from the config (rotary
-frequencies, causal masks) are information.
+Its name is in no table of the family that the config names, or it is a bias that the config says is not there.
+Tables that follow from the config (rotary frequencies, causal masks) are information.
 
 Why: Loaders ignore it, or the config is that of another model.
 
@@ -35,6 +35,9 @@ def check(subject: Subject) -> Iterator[Finding]:
             yield Finding(subject.file_of(tensor.name), message, "", tensor.name, severity="info" if follows else None)
         elif found[1] is not None and found[1] >= sizes.layers:
             message = f"'{tensor.name}' belongs to a layer beyond the {sizes.layers} of the config"
+            yield Finding(subject.file_of(tensor.name), message, "", tensor.name)
+        elif found[0].when.endswith("bias") and not found[0].expected(sizes):
+            message = f"'{tensor.name}' is there, and by the config there is no {found[0].when}: it is not loaded"
             yield Finding(subject.file_of(tensor.name), message, "", tensor.name)
 
 

@@ -62,6 +62,36 @@ def test_a_shard_of_the_source_is_not_overwritten(tmp_path: Path) -> None:
     assert (folder / "model.safetensors").read_bytes() == (STORIES / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("own", "made", "refused"),
+    [
+        ("model.safetensors", "x.gguf", False),
+        ("model.safetensors", "x.safetensors", False),
+        ("model.safetensors", "sub/", False),
+        ("weights.safetensors", "x.gguf", False),
+        ("weights.safetensors", "x.safetensors", True),  # all of them are read
+        ("weights.safetensors", "model.safetensors", True),  # this one alone is
+        ("model-00001-of-00001.safetensors", "x.safetensors", False),
+        ("model-00001-of-00001.safetensors", "model.safetensors", True),
+        ("model-00001-of-00001.safetensors", "a-00001-of-00001.safetensors", True),
+    ],
+)
+def test_an_output_among_the_shards_does_not_become_one(own: str, made: str, refused: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(STORIES, folder)
+    (folder / "model.safetensors").rename(folder / own)
+    before, there = open_model(folder).model.spans, names(folder)
+    request = Request(str(folder), f"{folder}/{made}", "f16", force=True)
+    if refused:
+        with pytest.raises(Refused, match="lies in the source") as found:
+            convert(request)
+        assert found.value.fix
+        assert names(folder) == there
+    else:
+        convert(request)
+    assert open_model(folder).model.spans == before
+
+
 def test_what_others_left_under_working_names_is_kept(source: Path, tmp_path: Path) -> None:
     for kind in ("d.part", "d.old"):
         (tmp_path / kind).mkdir()

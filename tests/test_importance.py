@@ -13,7 +13,7 @@ from samples import ROOT, Run
 
 from modelkit import plan
 from modelkit.encodings import ENCODINGS
-from modelkit.errors import BadRequest, BadValue, ModelkitError, Refused
+from modelkit.errors import BadRequest, BadValue, BrokenFile, ModelkitError, Refused
 from modelkit.operations.convert import Request, carry_out, check, convert, prepare
 from modelkit.operations.importance import read
 
@@ -170,6 +170,24 @@ def test_a_gguf_without_counts_or_with_odd_ones_is_refused(tmp_path: Path) -> No
         read(str(tmp_path / "i.gguf"))
     with pytest.raises(ModelkitError):
         read(str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize("value", [0, 1e-45, 1e-31])
+def test_a_used_matrix_of_which_no_column_matters_is_refused(value: float, tmp_path: Path) -> None:
+    """Every search makes zeros of its weights, those of ggml too. One that was not used has columns that are equal."""
+    none = np.full((1, 8), value, np.float32)
+    imatrix.write_legacy(tmp_path / "i.dat", {"a": none}, 1)
+    with pytest.raises(BrokenFile, match="'a' was used, and no column of it matters"):
+        read(str(tmp_path / "i.dat"))
+    three = np.concatenate([np.ones((1, 8), np.float32), none, none])
+    imatrix.write_gguf(tmp_path / "i.gguf", {"a": three}, {"a": np.array([7, 0, 1])})
+    with pytest.raises(BrokenFile, match="matrix 2 of 'a' was used, and no column of it matters"):
+        read(str(tmp_path / "i.gguf"))
+    imatrix.write_gguf(tmp_path / "i.gguf", {"a": three}, {"a": np.array([7, 0, -1])})
+    assert read(str(tmp_path / "i.gguf"))["a"].counts == (7, 0, -1)
+    three[1:, 3] = 1e-20
+    imatrix.write_gguf(tmp_path / "i.gguf", {"a": three}, {"a": np.array([7, 3, 1])})
+    assert read(str(tmp_path / "i.gguf"))["a"].counts == (7, 3, 1)
 
 
 def test_the_command_line_takes_it(source: Path, tmp_path: Path, run: Run) -> None:

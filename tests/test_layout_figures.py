@@ -13,10 +13,11 @@ from safetensors.numpy import load_file, save_file
 from samples import Run
 from test_layout_conversions import config, encodings, go
 
-from modelkit.errors import BadValue, Unsupported
+from modelkit.errors import BadValue, Refused, Unsupported
 from modelkit.operations.convert import Request, convert
 from modelkit.operations.verify import Request as Verify
 from modelkit.operations.verify import verify
+from modelkit.recipes import pattern_for
 
 DOWN = "model.layers.0.mlp.down_proj"
 EVERY = (
@@ -101,6 +102,7 @@ def test_comparing_weights_that_are_no_numbers_says_nothing_beside_the_report(st
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         verify(Verify(f"{tmp_path}/f32", str(source)))
+        assert any(not one.finite for one in verify(Verify(str(stories), str(source))).weights)
 
 
 @pytest.mark.parametrize("symmetric", ["no", "yes"])
@@ -201,3 +203,62 @@ def test_why_codes_do_not_go_over_comes_before_how_they_are_made_anew(tmp_path: 
             go(tmp_path / source, tmp_path / "out", to)
         assert re.search(rf"{ways}{to}:group=32$", found.value.fix)
         assert go(tmp_path / source, tmp_path / source / "out", f"{to}:group=32", allow_requantize=True)["REQUANTISED"]
+
+
+@pytest.mark.parametrize("to", ["gptq:scale=f32", "gptq:scale=bf16", "awq:scale=f32"])
+def test_gptq_and_awq_are_written_with_halves_only(to: str, stories: Path, tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match="has scales of f16, which its engines compute with") as found:
+        go(stories, tmp_path / "out", to)
+    assert found.value.fix == f"leave out {to.partition(':')[2]}"
+    with pytest.raises(Unsupported, match="has scales of f16"):
+        go(stories, tmp_path / "out", to.partition(":")[0], keep=(f"v_proj={to}",))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_way_out_names_the_weight_in_every_layer_or_alone() -> None:
+    layers = [f"model.layers.{number}.mlp.up_proj.weight" for number in range(12)]
+    every = [*layers, "model.norm.weight", "model.layers.3.mlp.up_proj.weight_scale"]
+    wide = pattern_for(layers[3], layers, [*layers, "model.norm.weight"])
+    assert wide == r"model\.layers\.\d+\.mlp\.up_proj\.weight"
+    assert [name for name in every if re.search(wide, name)] == [*layers, every[-1]]
+    assert pattern_for(layers[3], layers[:5], every) == re.escape(layers[3])
+    assert pattern_for(layers[3], layers, every) == re.escape(layers[3])  # it would find what is not alike
+    assert pattern_for("model.norm.weight", ["model.norm.weight"], every) == r"model\.norm\.weight"
+
+
+def test_weights_that_fit_nothing_are_left_alone_in_every_layer(tmp_path: Path) -> None:
+    floats = tmp_path / "floats"
+    floats.mkdir()
+    names = [f"model.layers.{number}.mlp.up_proj.weight" for number in range(2)]
+    arrays = {name: np.ones((24, 64), np.float16) for name in names}
+    arrays["model.layers.0.mlp.gate_proj.weight"] = np.ones((32, 64), np.float16)
+    save_file(arrays, floats / "model.safetensors")
+    (floats / "config.json").write_text("{}")
+    with pytest.raises(Unsupported, match="24 x 64 are no multiples of 32") as found:
+        go(floats, tmp_path / "out", "gptq:group=64")
+    keep = re.fullmatch("leave this as it is: --keep '(.*)'", found.value.fix)
+    assert keep is not None
+    assert go(floats, tmp_path / "out", "gptq:group=64", keep=(keep[1],)) == {"EXACT": 3}
+
+
+def test_one_weight_is_told_as_one(stories: Path, tmp_path: Path) -> None:
+    go(stories, tmp_path / "gptq", "gptq", keep=("(?<!0.mlp.up_proj).weight=bf16",))
+    with pytest.raises(Refused, match=r"^1 quantised tensor would be quantised again"):
+        go(tmp_path / "gptq", tmp_path / "x.gguf", "pure:q4_k")
+
+
+@pytest.mark.parametrize("to", ["gptq", "awq", "compressed-tensors", "mlx"])
+def test_a_group_may_be_a_whole_row(to: str, tmp_path: Path) -> None:
+    floats = tmp_path / "floats"
+    floats.mkdir()
+    rng = np.random.default_rng(0)
+    shapes = {"same": (32, 64), "up": (32, 128), "down": (32, 192)}
+    arrays = {f"m.{name}.weight": rng.standard_normal(shape).astype(np.float16) for name, shape in shapes.items()}
+    save_file(arrays, floats / "model.safetensors")
+    (floats / "config.json").write_text("{}")
+    assert go(floats, tmp_path / "one", f"{to}:group=64") == {"QUANTISED": 3}
+    assert go(floats, tmp_path / "two", f"{to}:group=64", keep=("up=f16",)) == {"EXACT": 1, "QUANTISED": 2}
+    assert all("group=64" in name for name in encodings(tmp_path / "one").values())
+    assert all("group=64" in name for name in encodings(tmp_path / "two").values() if name != "f16")
+    if to in ("gptq", "compressed-tensors"):
+        assert go(tmp_path / "one", tmp_path / "awq", "awq") == {"EXACT": 3}

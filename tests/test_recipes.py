@@ -233,3 +233,19 @@ def test_vectors_beside_quantised_matrices_are_f32_whatever_they_were(to: str, s
         assert len(norms) == 7 and {(one.to_encoding, one.verdict) for one in norms} == {("f32", "EXACT")}
     kept = prepare(Request(str(tmp_path / "wide"), "out.gguf")).plan.assignments
     assert {way.target.encoding.name for way in kept} == {"f64"}  # nothing was asked for
+
+
+@pytest.mark.parametrize("number", ["-1", "4294967296", "99999999999", "0x" + "f" * 9000, "true", "1.5"])
+def test_a_file_type_that_gguf_cannot_hold_is_refused(number: str, stories: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(f'base = "q4_0"\nfile_type = {number}\n')
+    with pytest.raises(BadRequest, match="file_type = ") as found:
+        prepare(Request(str(stories), f"{tmp_path}/out.gguf", recipe=str(tmp_path / "mine.toml")))
+    assert len(str(found.value)) < 400
+
+
+def test_the_largest_file_type_is_a_u32(stories: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "mine.toml").write_text('base = "q4_0"\nfile_type = 4294967295\n')
+    convert(Request(str(stories), f"{tmp_path}/out.gguf", recipe=str(tmp_path / "mine.toml")))
+    data = (tmp_path / "out.gguf").read_bytes()
+    at = data.index(b"general.file_type") + len(b"general.file_type")
+    assert data[at : at + 8] == bytes([4, 0, 0, 0]) + b"\xff" * 4

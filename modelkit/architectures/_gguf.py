@@ -20,6 +20,7 @@ from modelkit.architectures._gguf_keys import FIX, MOST, Keys
 from modelkit.architectures._huggingface import Family
 from modelkit.errors import BrokenFile, Unsupported
 
+FOLDER = "convert into a Hugging Face folder (end the name in a slash): it keeps the config as it is"
 KEPT_CONFIG = "modelkit.huggingface.config"
 
 
@@ -100,14 +101,14 @@ def write(name: str, own: Convention, config: Config) -> dict[str, Any]:
     """Keys as llama.cpp's converter writes them, and the kept config.json."""
     kind = config.rope.get("rope_type")
     if kind is not None and kind not in own.scalings:
-        raise Unsupported(f"GGUF {name} has no keys for rope type '{kind}'")
+        raise Unsupported(f"GGUF {name} has no keys for rope type '{kind}'", FOLDER)
     if config.activation != own.activation:
-        raise Unsupported(f"GGUF {name} always has the activation {own.activation}, not {config.activation}")
+        raise Unsupported(f"GGUF {name} always has the activation {own.activation}, not {config.activation}", FOLDER)
     if not (config.tied or own.own_head):
-        raise Unsupported(f"GGUF {name} has no place for an output matrix of its own")
+        raise Unsupported(f"GGUF {name} has no place for an output matrix of its own", FOLDER)
     for field in own.always:
         if getattr(config, field) is None:
-            raise Unsupported(f"GGUF {name} has no form for a model without {field.replace('_', ' ')}")
+            raise Unsupported(f"GGUF {name} has no form for a model without {field.replace('_', ' ')}", FOLDER)
     keys: dict[str, Any] = {
         "block_count": config.layers,
         "context_length": config.context,

@@ -61,6 +61,13 @@ def read(opener: Opener, faults: Faults) -> Model | None:
     return _joined(models, config, faults)
 
 
+def joins(opener: Opener, file: str) -> bool:
+    """Whether a new file of this name would change which weights are read of a folder."""
+    faults, names = Faults(strict=False), opener.names()
+    index = _index(opener, faults) if INDEX in names else None
+    return _shards(sorted({*names, file}), index, faults) != _shards(sorted(names), index, faults)
+
+
 def facts(model: Model, opener: Opener) -> Facts:
     """{"config": dict, "files": {name: bytes}, "metadata": {str: str}}."""
     return {

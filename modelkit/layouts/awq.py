@@ -128,7 +128,7 @@ def _group(companions: Companions, module: str, version: Version, columns: int, 
         return None
     if group is None and groups and columns % groups == 0:  # gemm; the others are filled up and fail when compared
         group = columns // groups
-    if group == columns:
+    if group == columns and label.group is None:
         return 0
     if group is None or group > columns or (group and columns % group):
         told = f"has {groups:,} rows; {columns:,} columns cannot be cut into groups of {group or 'a size not named'}"

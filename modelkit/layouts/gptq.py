@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from modelkit.encodings._grouped import groups_of
 from modelkit.encodings.gptq import PLANES, WIDTHS, Gptq, plain_map
 from modelkit.errors import Unsupported
 from modelkit.faults import Faults
@@ -108,12 +109,15 @@ def _weight(companions: Companions, module: str, label: Label) -> Tensor | None:
 
 def _group(columns: int, groups: int, label: Label) -> int | None:
     """Columns of a group; 0 = all of them; None where the number of groups contradicts the config."""
-    if label.group is None or label.own:
-        if groups == 1:
-            return 0
-        return columns // groups if groups and columns % groups == 0 else None
-    group = 0 if label.group >= columns else label.group
-    return group if groups == (-(-columns // group) if group else 1) else None
+    if label.group is not None:
+        group = 0 if label.group > columns else label.group
+        if groups == groups_of(columns, group) and not (label.own and group and columns % group):
+            return group
+        if not label.own:
+            return None
+    if groups == 1:
+        return 0
+    return columns // groups if groups and columns % groups == 0 else None
 
 
 def _with_map(companions: Companions, tensor: Tensor, encoding: Gptq, groups: int) -> Tensor | None:

@@ -13,6 +13,7 @@ from modelkit.errors import BadRequest, BadValue, BrokenFile, CannotAccess, Refu
 from modelkit.execute import Journal, execute, is_journal, locked, still_there, work
 from modelkit.formats import Format
 from modelkit.formats.gguf import SPLIT
+from modelkit.formats.hf_folder import joins
 from modelkit.jobs import Done
 from modelkit.operations import importance
 from modelkit.operations.design import Design, constant_tensors, design, refuse_requantising, understand
@@ -160,6 +161,16 @@ def check(prepared: Prepared) -> None:
 
 def _refuse_own_sources(prepared: Prepared) -> None:
     prepared.destination.refuse_sources(source_paths(prepared), prepared.plan)
+    _refuse_joining(prepared)
+
+
+def _refuse_joining(prepared: Prepared) -> None:
+    """A file among the shards of the source may change what the next run reads there."""
+    opened, made = prepared.opened, prepared.destination
+    folder = opened.opener.main is None and opened.format.dialect == "huggingface" and not made.folder
+    if folder and made.path.parent.resolve() == opened.disk.root.resolve() and joins(opened.opener, made.name):
+        message = f"{made.path}: lies in the source, which would then be read with it or instead of what it is now"
+        raise Refused(message, "write it outside of that folder")
 
 
 def _check_destination(prepared: Prepared, *, new: bool = False) -> None:

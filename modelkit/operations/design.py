@@ -299,8 +299,9 @@ def refuse_requantising(ways: list[Assignment], *, allowed: bool) -> None:
     found = [way for way in ways if way.expectation == "REQUANTISED"]
     if found and not allowed:
         first = found[0]
+        what = "1 quantised tensor" if len(found) == 1 else f"{len(found):,} quantised tensors"
         message = (
-            f"{len(found)} quantised tensors would be quantised again "
+            f"{what} would be quantised again "
             f"(REQUANTISED: '{first.source.name}' {first.source.encoding.name} -> {first.target.encoding.name}"
             f"{': ' + first.why if first.why else ''})"
         )

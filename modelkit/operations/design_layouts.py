@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from modelkit.layouts._opening import FILES, KEYS
 from modelkit.lazy import np
 from modelkit.operations.opening import Opened
 from modelkit.plan import Assignment, repacking
-from modelkit.recipes import AS_FLOATS, NO_PLACE, adopt
+from modelkit.recipes import AS_FLOATS, NO_PLACE, adopt, pattern_for
 from modelkit.runs import grouped, layout_of, lies_across, runs_of
 from modelkit.tensors import Codes, Encoding, Grid, Span, Tensor, matrix
 
@@ -29,6 +28,9 @@ SAMPLE = 1 << 16
 """Values of a weight that are repacked before anything is written, where only data tell what that does."""
 
 ENGINE_BITS = (4, 8)  # of packed integers
+
+HALVES_ONLY = ("awq", "gptq")
+"""Layouts that are written with f16 scales only: others are read, and engines would round them without a word."""
 
 EMBEDDING, HEAD = "embed_tokens.weight", "lm_head.weight"
 
@@ -137,6 +139,11 @@ def refuse_readings(ways: Iterable[Assignment]) -> None:
     """Layouts and variants that are read, and not written, before any work is done. Raises Unsupported."""
     for way in ways:
         layout = layout_of(way.target.encoding)
+        source = grouped(way.target.encoding)
+        if layout in HALVES_ONLY and not way.copies and source is not None and source.grid.scale != "F16":
+            scale = source.grid.scale.lower()
+            message = f"{LAYOUTS[layout].title} has scales of f16, which its engines compute with, not {scale}"
+            raise Unsupported(f"{message} ('{way.target.name}')", f"leave out scale={scale}")
         if layout and not way.copies and LAYOUTS[layout].encoding is None:
             written = ", ".join(name.replace("_", "-") for name in LAYOUTS if LAYOUTS[name].encoding is not None)
             raise Unsupported(f"{LAYOUTS[layout].title} is read, not written", f"written are: {written}")
@@ -148,7 +155,8 @@ def refuse_plain_e4m3(targets: Iterable[Tensor]) -> None:
     plain = [one for one in tensors if one.encoding.name == "f8_e4m3" and len(one.shape) > 1]
     if plain and "compressed_tensors" in layouts_of(tensors):
         name = plain[0].name
-        fix = f"--keep '{re.escape(name)}=compressed-tensors:format=float-quantized' gives it one, or keep it as bf16"
+        pattern = pattern_for(name, [one.name for one in plain], [one.name for one in tensors])
+        fix = f"--keep '{pattern}=compressed-tensors:format=float-quantized' gives it one, or keep it as bf16"
         raise Unsupported(f"compressed-tensors has no f8_e4m3 without a scale ('{name}')", fix)
 
 

@@ -25,6 +25,7 @@ from modelkit.sources import LocalFile
 from modelkit.tensors import Importance, Tensor
 
 MOST = 2.0**40  # a mean of squared activations does not come near; larger ones would overflow in the searches
+LEAST = 2.0**-100  # of the largest mean of a matrix: what is far below is lost in the sums of the searches
 PIECE = 1 << 20  # values checked at once
 F32 = 0  # ggml's number
 AGAIN = "make it again with modelkit importance or llama-imatrix"
@@ -40,7 +41,7 @@ def read(path: str) -> Mapping[str, Importance]:
         if not values or values % len(counts):
             raise BrokenFile(f"{path}: '{name}' has {values:,} sums and {len(counts):,} counts", AGAIN)
         importance = Importance(str(Path(path).resolve()), start, values // len(counts), 0, counts, digest)
-        _check(file, name, importance, values)
+        _check(file, name, importance)
         found[name] = importance
     if not found:
         raise BrokenFile(f"{path}: holds no importance", AGAIN)
@@ -109,14 +110,25 @@ def _legacy(file: LocalFile) -> Iterator[Entry]:
         at += 4 * values
 
 
-def _check(file: LocalFile, name: str, importance: Importance, values: int) -> None:
-    for first in range(0, values, PIECE):
-        piece = np.frombuffer(file.read(importance.start + 4 * first, 4 * min(PIECE, values - first)), "<f4")
-        largest, bad = arrays.scan(piece)
-        if bad >= 0 or piece.min() < 0 or largest > MOST * max(1.0, *importance.counts):
-            wrong = bad if bad >= 0 else int(((piece < 0) | (piece > MOST)).argmax())
-            what = f"'{name}' has {float(piece[wrong]):g} at {first + wrong:,}"
-            raise BrokenFile(f"{file.name}: {what}: importance is a positive number", AGAIN)
+def _check(file: LocalFile, name: str, importance: Importance) -> None:
+    """Raises BrokenFile for what is no importance, and for a matrix that was used and of which no column matters: every
+    search for scales, ggml's too, would make zeros of its weights."""
+    columns = importance.columns
+    for matrix, count in enumerate(importance.counts):
+        top = 0.0
+        for first in range(0, columns, PIECE):
+            at = matrix * columns + first
+            piece = np.frombuffer(file.read(importance.start + 4 * at, 4 * min(PIECE, columns - first)), "<f4")
+            largest, bad = arrays.scan(piece)
+            if bad >= 0 or piece.min() < 0 or largest > MOST * max(1.0, *importance.counts):
+                wrong = bad if bad >= 0 else int(((piece < 0) | (piece > MOST)).argmax())
+                what = f"'{name}' has {float(piece[wrong]):g} at {at + wrong:,}"
+                raise BrokenFile(f"{file.name}: {what}: importance is a positive number", AGAIN)
+            top = max(top, float(largest))
+        if count > 0 and top / count < LEAST:
+            of = f"matrix {matrix} of '{name}'" if len(importance.counts) > 1 else f"'{name}'"
+            what = f"{of} was used, and no column of it matters (the largest sum is {top:g})"
+            raise BrokenFile(f"{file.name}: {what}: its weights would become zeros", f"{AGAIN}, or leave it out there")
 
 
 def _digest(file: LocalFile) -> str:

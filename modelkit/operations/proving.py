@@ -88,15 +88,20 @@ def _written(prepared: Prepared) -> Opened:
 
 def _check(written: Opened, planned: Tensor, there: dict[str, Tensor]) -> None:
     found = there.get(planned.name)
-    good = found is not None and found.shape == planned.shape and _means(found.encoding, planned.encoding)
+    good = found is not None and found.shape == planned.shape and _means(found.encoding, planned.encoding, planned)
     if not good:
         reads = f"{list(found.shape)} in {found.encoding.name}" if found is not None else "nothing"
         message = f"'{planned.name}' was written as {planned.encoding.name} and reads back as {reads}"
         raise BrokenFile(f"{written.opener.title}: {message}", AGAIN)
 
 
-def _means(found: Encoding, planned: Encoding) -> bool:
-    """Zeros that all came to lie in the middle may be read as those of a symmetric weight, and the other way round."""
+def _means(found: Encoding, planned: Encoding, tensor: Tensor) -> bool:
+    """Zeros that all came to lie in the middle may be read as those of a symmetric weight, and the other way round; a
+    group may be called by its size or, where it is all of it, a row."""
+    found, planned = (
+        replace(each, group=0) if getattr(each, "group", None) == tensor.shape[-1] else each  # type: ignore[type-var]
+        for each in (found, planned)
+    )
     one, other = (
         replace(each, offset="middle") if hasattr(each, "offset") else each  # type: ignore[type-var]
         for each in (found, planned)

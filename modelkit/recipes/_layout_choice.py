@@ -151,7 +151,9 @@ class LayoutChooser:
             fitting = self._fitting(word, sizes)
             if fitting:
                 return f"{words}: --to {layout}:{', '.join(fitting)}"
-        return f"leave this as it is: --keep '{re.escape(name)}={tensor.encoding.name}'"
+        alike = [other for other, one in self.named if one.shape == tensor.shape and one.encoding == tensor.encoding]
+        pattern = pattern_for(name, alike, [other for other, _ in self.named])
+        return f"leave this as it is: --keep '{pattern}={tensor.encoding.name}'"
 
     def _fitting(self, word: str, sizes: Sequence[int]) -> list[str]:
         """The values of one parameter with which every weight fits."""
@@ -178,6 +180,14 @@ def place_of(name: str, tensor: Tensor) -> Place:
     if len(tensor.shape) < 2 or NORM.search(name):
         return "norm"
     return "linear" if len(tensor.shape) == 2 and name.endswith(".weight") else "other"
+
+
+def pattern_for(name: str, alike: Sequence[str], every: Sequence[str]) -> str:
+    """What --keep finds a weight by: in every layer, where it is alike in all of them; else by its own name."""
+    own = re.escape(name)
+    wide = re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", own)
+    found = {other for other in every if re.search(wide, other)}
+    return wide if found <= set(alike) else own
 
 
 def adopt(encoding: Encoding, grid: Grid, shape: Shape) -> Encoding | str:

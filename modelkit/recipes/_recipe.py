@@ -2,7 +2,7 @@
 
     about = "what it is for"         one line
     base = "q4_k"                    the encoding of every matrix that no rule names
-    file_type = 15                   general.file_type of a GGUF (optional)
+    file_type = 15                   general.file_type of a GGUF (optional), a u32
     same_as = "q4_k_m"               instead of all this, on the shelf only: another name of that recipe
 
     [[rules]]                        the first rule that fits a matrix decides
@@ -39,6 +39,7 @@ from modelkit.sources import explained
 from modelkit.tensors import Encoding
 
 SHELF = Path(__file__).parent
+LONGEST_SHOWN = 60
 LARGEST = 1 << 20  # bytes of a recipe file; the longest of the shelf has 2,000
 LAYERS = re.compile(r"more|first (?:[1-9]\d{0,5}|1/[1-9]\d{0,2})")
 FIELDS = {
@@ -122,7 +123,11 @@ def read(table: Mapping[str, Any], source: str) -> Recipe:
     _check(table, kinds, source, required=("base",))
     rules = [_rule(rule, f"{source}: rule {number}") for number, rule in enumerate(table.get("rules", ()), 1)]
     base = _written(table["base"], source)
-    return Recipe(source, table.get("about", ""), base, tuple(rules), table.get("file_type"))
+    number = table.get("file_type")
+    if number is not None and not 0 <= number < 2**32:
+        fix = "leave it out, or give llama.cpp's number of a type: 15 for q4_k_m"
+        raise BadRequest(f"{source}: file_type = {_shown(number)}: GGUF holds 0 to 4,294,967,295 there", fix)
+    return Recipe(source, table.get("about", ""), base, tuple(rules), number)
 
 
 def _rule(table: object, source: str) -> Rule:
@@ -180,10 +185,19 @@ def _check(table: Mapping[str, Any], kinds: Mapping[str, type], source: str, req
         if key not in kinds:
             raise BadRequest(f"{source}: '{key}' means nothing here", f"known are: {', '.join(kinds)}")
         if type(value) is not kinds[key]:
-            raise BadRequest(f"{source}: {key} = {value!r}: a {kinds[key].__name__} expected")
+            raise BadRequest(f"{source}: {key} = {_shown(value)}: a {kinds[key].__name__} expected")
     for key in required:
         if key not in table:
             raise BadRequest(f"{source}: '{key}' is missing")
+
+
+def _shown(value: object) -> str:
+    """A value as it may be printed: Python refuses to write numbers of thousands of digits, which TOML has in hex."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _among(layers: str, number: int, count: int) -> bool:

@@ -18,6 +18,8 @@ LONGEST = 256  # characters of a text that a name stands for, or that pieces mak
 Piece = tuple[bool, str]
 """Whether it is a text, and that text or the token."""
 
+JOINTS: tuple[Piece, ...] = ((False, "+"), (False, "~"))
+
 
 def texts(codes: list[str]) -> Iterator[str]:
     """Every text of the `codes` of one template that is put together from pieces."""
@@ -79,9 +81,6 @@ def _joined(out: list[Piece], made: list[str]) -> bool:
     else:
         made.append(text)
     return True
-
-
-JOINTS = ((False, "+"), (False, "~"))
 
 
 def _stands_alone(tokens: list[Piece], number: int) -> bool:

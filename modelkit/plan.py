@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 TILE = 4 * 2**20
 """Values worked on at once: 16 MiB of float32, large enough to keep threads busy."""
 
-PIECE = 128 * 2**10
-"""Values that a job reads, computes and writes at once: stored bytes of both sides stay in the processor's cache."""
+PIECE = 127 * 2**10
+"""Values that a job reads, computes and writes at once: stored bytes of both sides stay in the processor's cache, and
+numpy makes blocks of all of them at once (`encodings/_slabs.py`)."""
 
 COPY = 16 * 2**20
 """Bytes of a job that computes nothing."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelkit.kernels.searches import Fit, SignedFit, scale_and_minimum, signed_scale, total
+from modelkit.kernels.searches import Fit, SignedFit, largest_magnitude, scale_and_minimum, signed_scale, total
 from modelkit.lazy import np
 
 if TYPE_CHECKING:
@@ -23,11 +23,8 @@ def columns(blocks: F32) -> F32:
 
 def signed_largest(values: F32) -> F32:
     """Of each block the value of largest magnitude with its sign: the first of equals, +0 if all are zero."""
-    high, low = values.max(axis=0), values.min(axis=0)
-    largest: F32 = np.where(high > -low, high, low)
-    tied = np.flatnonzero(high == -low)
-    if len(tied):
-        largest[tied] = values[np.abs(values[:, tied]).argmax(axis=0), tied] + np.float32(0)  # -0 + 0 is 0
+    _, largest = largest_magnitude(values)
+    largest += np.float32(0)  # -0 + 0 is 0
     return largest
 
 

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,9 +26,9 @@ from samples import DATA, Run, small_weights
 from modelkit.cli import group
 from modelkit.errors import BadRequest, BrokenFile, CannotAccess
 from modelkit.operations import checksum_known
-from modelkit.operations.checksum import digest_files, digest_tensors
+from modelkit.operations.checksum import digest_files, digest_models, digest_tensors
 from modelkit.operations.checksum_check import Report, check
-from modelkit.operations.checksum_files import content
+from modelkit.operations.checksum_files import Unread, content
 from modelkit.operations.checksum_list import LARGEST_LIST, read_list
 from modelkit.operations.checksum_work import AHEAD, LARGE, PIECE, Meter
 from modelkit.operations.convert import Request, convert
@@ -226,6 +227,15 @@ def test_tensor_lines_are_those_of_the_stored_bytes(tmp_path: Path, run: Run) ->
     assert sorted(lines) == sorted(
         f"{sha256(value.tobytes())}  a.safetensors:{name}" for name, value in weights.items()
     )
+
+
+@pytest.mark.parametrize("digest", [digest_tensors, digest_models])
+def test_no_path_is_left_out_without_a_word(digest: Callable[..., object], stories: Path, tmp_path: Path) -> None:
+    with pytest.raises(CannotAccess):
+        digest([str(stories), str(tmp_path / "absent")])
+    unread: list[Unread] = []
+    assert digest([str(stories), str(tmp_path / "absent")], unread=unread)
+    assert [one.path for one in unread] == [str(tmp_path / "absent")]
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

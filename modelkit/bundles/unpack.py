@@ -79,8 +79,6 @@ class Nothing(Refused):
 
 
 # ---- 1 what is believed ----------------------------------------------------------------------------------------------
-
-
 def need(condition: object, message: str) -> None:
     if not condition:
         raise Refused(message)
@@ -158,8 +156,6 @@ def check_description(found: Json) -> None:
 
 
 # ---- 2 files ---------------------------------------------------------------------------------------------------------
-
-
 def reading(path: Path, *, follow: bool = False) -> BinaryIO:
     """An ordinary file. A pipe, a device, a folder or a link in its place is an OSError, and is not waited for.
 
@@ -259,8 +255,6 @@ def say(*lines: str) -> None:
 
 
 # ---- 3 volumes -------------------------------------------------------------------------------------------------------
-
-
 class Head(NamedTuple):
     """The first 64 bytes of a volume. `kind` 0 holds data, 1 parity; `number` counts from 1 within its kind."""
 
@@ -334,8 +328,6 @@ def account_of(path: Path, head: Head) -> tuple[Volume, bytes, bytes] | None:
 
 
 # ---- 4 the bundle ----------------------------------------------------------------------------------------------------
-
-
 class Bundle(NamedTuple):
     """What is believed of a bundle; `manifest` is empty while only the first discs are there."""
 
@@ -429,7 +421,8 @@ def opened(folder: Path, *, media: bool = False) -> Bundle:
         if account is not None:
             volume, raw, text = account
             volumes[volume.name] = volume
-            raws |= {raw} if len(raws) < 2 else set()  # more are not needed to know that they differ
+            if len(raws) < 2:  # more are not needed to know that they differ
+                raws.add(raw)
             found = read_manifest(text)
             if found and (here is None or found["id"] == here["id"]):
                 manifests[text] = found
@@ -438,7 +431,8 @@ def opened(folder: Path, *, media: bool = False) -> Bundle:
     if not raws:
         raise Nothing(f"{shown(folder)}: no manifest is there, nor any volume whose own account is whole")
     need(len(raws) == 1, "volumes of several bundles are mixed")
-    bundle_id = hashlib.sha256(raw := raws.pop()).hexdigest()
+    (raw,) = raws
+    bundle_id = hashlib.sha256(raw).hexdigest()
     foreign = {name.lower() for name, head in heads.items() if head is not None and head.bundle != bundle_id}
     try:
         description = parsed(raw, compact) or {}
@@ -456,8 +450,6 @@ def opened(folder: Path, *, media: bool = False) -> Bundle:
 
 
 # ---- 5 damage --------------------------------------------------------------------------------------------------------
-
-
 class Damage(NamedTuple):
     """What is wrong with a volume: in words, and the numbers of its bad stripes."""
 
@@ -615,8 +607,6 @@ def rebuilt(bundle: Bundle, files: Mapping[int, BinaryIO], stripe: int, lost: fr
 
 
 # ---- 7 pieces --------------------------------------------------------------------------------------------------------
-
-
 class Piece(NamedTuple):
     """A run of at most 1 MiB, as it is stored; `planes` are (codec, number), `targets` (file, offset)."""
 
@@ -639,7 +629,8 @@ def table_of(bundle: Bundle, volume: Volume, table: bytes) -> Iterator[Piece]:
     try:
         for _ in range(volume.pieces):
             index, flags, targets, length = struct.unpack_from("<BBHI", table, at)
-            fields = (transform := description["transforms"][index])["fields"]
+            transform = description["transforms"][index]
+            fields = transform["fields"]
             need(flags < 2 and targets and 0 < length <= PIECE and length % sum(fields) == 0, broken)
             words = struct.unpack_from(f"<{len(fields)}I", table, at + 8)
             planes, at = [(word >> 30, word & (1 << 30) - 1) for word in words], at + 8 + 4 * len(fields)
@@ -894,8 +885,6 @@ def check_signature(bundle: Bundle, key_file: str) -> str:
 
 
 # ---- 9 the destination -----------------------------------------------------------------------------------------------
-
-
 class Destination:
     """A folder that fills: unfinished files under numbers, a journal of what is safe on the disk, then the names."""
 
@@ -986,6 +975,10 @@ class Destination:
             digest.update(data)
             self.hashes[index] = digest, end + len(data)
 
+    def count(self, index: int, size: int) -> None:
+        self.fresh[index] += size
+        need(self.added[index] + self.fresh[index] <= self.files[index]["size"], "two pieces of the bundle overlap")
+
     def sync(self) -> None:
         for file in self.open.values():
             file.flush()
@@ -1046,8 +1039,6 @@ class Destination:
 
 
 # ---- 10 the verbs ----------------------------------------------------------------------------------------------------
-
-
 def size_of(count: int) -> str:
     return f"{count / 1e9:,.2f} GB" if count >= 10**9 else f"{count / 1e6:,.2f} MB"
 
@@ -1238,8 +1229,7 @@ def unpack_volume(
                 for index, offset in piece.targets:
                     there.write(index, offset, data)
             for index, _ in piece.targets:
-                there.fresh[index] += piece.length
-                need(there.added[index] + there.fresh[index] <= there.files[index]["size"], "two pieces overlap")
+                there.count(index, piece.length)
             if written >= SYNC:
                 there.checkpoint(volume.number, place + 1)
                 written = 0
@@ -1279,9 +1269,11 @@ def main(words: list[str] | None = None) -> int:
         if options.key or readable(standing(bundle.folder / "model.sig")):
             about = check_signature(bundle, options.key) if options.key else about
             sys.stderr.write(about + "\n") if options.json else say(about)
-        if options.verb in ("unpack", "repair"):
-            return unpack(bundle, options) if options.verb == "unpack" else repair(bundle)
-        return (verify if options.verb == "verify" else list_files)(bundle, as_json=options.json)
+        if options.verb == "unpack":
+            return unpack(bundle, options)
+        if options.verb == "verify":
+            return verify(bundle, as_json=options.json)
+        return repair(bundle) if options.verb == "repair" else list_files(bundle, as_json=options.json)
     except Refused as error:
         sys.stderr.write(f"unpack.py: {error}\n")
         return 2 if isinstance(error, Nothing) else 1

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import zlib
 
-LOOKED = 512  # bytes; the mark of a tar archive stands at 257
 ARCHIVES = {
     b"PK\x03\x04": "a zip archive", b"PK\x05\x06": "a zip archive", b"\x1f\x8b\x08": "a gzip file",
     b"BZh": "a bzip2 file", b"\xfd7zXZ\x00": "an xz file", b"]\x00\x00": "an lzma file",
@@ -21,7 +20,8 @@ PROGRAMS = {
     b"\xcf\xfa\xed\xfe": "a program (Mach-O)", b"\xca\xfe\xba\xbe": "a program (Mach-O or Java)",
     b"#!": "a script", b"\x00asm": "a program (WebAssembly)",
 }  # fmt: skip
-SECOND_BYTES_OF_ZLIB = b"\x01\x5e\x9c\xda"
+ZLIB = (b"x\x01", b"x\x5e", b"x\x9c", b"x\xda")
+UNPACKED = 512  # bytes at most that are unpacked to see whether it is one
 
 
 def program(data: bytes) -> str:
@@ -32,16 +32,18 @@ def program(data: bytes) -> str:
 def container(data: bytes) -> str:
     """The kind of archive, of packed file or of other model that begins so; "" for none."""
     found = next((kind for mark, kind in ARCHIVES.items() if data.startswith(mark)), "")
-    if not found and data[257:262] == b"ustar":
+    if found:
+        return found
+    if data[257:262] == b"ustar":
         return "a tar archive"
-    return "a zlib file" if not found and _is_zlib(data) else found
+    return "a zlib file" if _is_zlib(data) else ""
 
 
 def _is_zlib(data: bytes) -> bool:
     """Two bytes are a weak mark: what follows must unpack too."""
-    if data[:1] != b"x" or data[1:2] not in (SECOND_BYTES_OF_ZLIB[n : n + 1] for n in range(4)):
+    if not data.startswith(ZLIB):
         return False
     try:
-        return bool(zlib.decompressobj().decompress(data, LOOKED))
+        return bool(zlib.decompressobj().decompress(data, UNPACKED))
     except zlib.error:
         return False

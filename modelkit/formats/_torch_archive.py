@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from modelkit.faults import Faults
 from modelkit.formats import _torch_tensors
 from modelkit.formats._pickle_report import DO_NOT
@@ -13,7 +11,6 @@ from modelkit.formats._zip_directory import STORED, Member, contents, directory,
 from modelkit.sources import Source
 from modelkit.tensors import Model
 
-MAIN = re.compile(r"([^/]*/)?data\.pkl", re.DOTALL)
 MOST_RATIO = 20
 MOST_DECLARED = 4  # times the file
 AGAIN = "the download is incomplete: fetch it again"

@@ -94,14 +94,14 @@ def digest_files(
     return digests, unread
 
 
-def _of_each(paths: Sequence[str], work: Callable[[str], T], unread: list[Unread]) -> list[tuple[str, T]]:
-    """What each path gives; of several, one that gives nothing goes to `unread` and keeps the others from nothing."""
+def _of_each(paths: Sequence[str], work: Callable[[str], T], unread: list[Unread] | None) -> list[tuple[str, T]]:
+    """What each path gives; of several, one that gives nothing goes to `unread`, where there is one, or raises."""
     found = []
     for path in paths:
         try:
             found.append((path, work(path)))
         except ModelkitError as error:
-            if len(paths) == 1:
+            if unread is None or len(paths) == 1:
                 raise
             unread.append(Unread(path, str(error), error))
     return found
@@ -115,14 +115,13 @@ def digest_tensors(
 ) -> list[TensorDigest]:
     """sha256 of every stored array of the models at `paths`.
 
-    Raises what `open_model` raises for the only path; of several, those that cannot be opened go to `unread`.
+    Raises what `open_model` raises for the only path, or without `unread`; of several, those that cannot be opened go
+    there.
     """
     from modelkit.operations.checksum_tensors import arrays_of, stored_digests
     from modelkit.operations.opening import open_model
 
-    opened = _of_each(
-        paths, lambda path: list(arrays_of(open_model(path, fold=False), path)), [] if unread is None else unread
-    )
+    opened = _of_each(paths, lambda path: list(arrays_of(open_model(path, fold=False), path)), unread)
     arrays = [array for _, stored in opened for array in stored]
     found = stored_digests(arrays, workers, progress)
     return [TensorDigest(array, digest) for array, digest in zip(arrays, found, strict=True)]
@@ -136,11 +135,11 @@ def digest_models(
 ) -> list[NamedModel]:
     """The model digest of each path. `progress` is told values, for each model anew.
 
-    Raises what `model_digest` raises for the only path; of several, those that have none go to `unread`.
+    Raises what `model_digest` raises for the only path, or without `unread`; of several, those that have none go there.
     """
     from modelkit.operations.checksum_model import model_digest
 
     def work(path: str) -> ModelDigest:
         return model_digest(path, workers=workers, progress=progress)
 
-    return [NamedModel(path, model) for path, model in _of_each(paths, work, [] if unread is None else unread)]
+    return [NamedModel(path, model) for path, model in _of_each(paths, work, unread)]

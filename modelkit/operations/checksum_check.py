@@ -208,12 +208,12 @@ def _meant(
     targets: Sequence[_Target], found: Mapping[int, Checked], kind: Kind, workers: int | None
 ) -> dict[int, Checked]:
     """Plain lines that are not the digest of their file, where they are that of the model in it: `checksum --model`."""
-    open_lines = [
+    chosen = [
         number
         for number, one in found.items()
-        if one.state == "FAILED" and (one.kind, targets[number].entry.kind, kind) == ("file", "unknown", "unknown")
+        if (one.state, one.kind, targets[number].entry.kind, kind) == ("FAILED", "file", "unknown", "unknown")
+        and targets[number].entry.algorithm == "sha256"
     ]
-    chosen = [number for number in open_lines if targets[number].entry.algorithm == "sha256"]
     models = {path: _attempt(path, workers) for path in dict.fromkeys(targets[number].path for number in chosen)}
     return {
         number: Checked(entry, "model", "OK", entry.digest)
